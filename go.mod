@@ -1,0 +1,3 @@
+module tabard
+
+go 1.26.0

@@ -1,0 +1,305 @@
+// Package lookup is the process that knows: it holds every table, the ruleset,
+// certificates and private keys, and answers the other processes' questions.
+// It never touches a socket that faces the network.
+//
+// What the others may ask is split by who asks (Inbound for smtpd, Outbound for
+// mta, Local for queue), and only that part is served on the edge to each
+// process: a compromised smtpd cannot ask for relay passwords.
+//
+// An error from any method is a temporary failure (451, deferral). Refusals are
+// answers, not errors.
+package lookup
+
+import (
+	"context"
+	"crypto"
+	"net/netip"
+	"time"
+)
+
+// Client is everything that can be asked of lookup.
+type Client interface {
+	Inbound
+	Outbound
+	Local
+}
+
+// Inbound is what smtpd asks.
+type Inbound interface {
+	// Connect names the peer of a new connection: reverse DNS and our own host
+	// name towards it. It may take as long as DNS does; it never fails for DNS.
+	Connect(ctx context.Context, r ConnectRequest) (ConnectReply, error)
+	// Certificate chooses the certificate for a handshake.
+	Certificate(ctx context.Context, r CertificateRequest) (Certificate, error)
+	// Sign makes one TLS signature with the key behind a handle.
+	Sign(ctx context.Context, r SignRequest) ([]byte, error)
+	// Verify judges a peer's certificate chain.
+	Verify(ctx context.Context, r VerifyRequest) (Verdict, error)
+	// Authenticate checks a user name and password for a listener.
+	Authenticate(ctx context.Context, r AuthRequest) (AuthReply, error)
+	// Sender says whether an authenticated user may use a reverse-path on a
+	// listener that has `senders`.
+	Sender(ctx context.Context, r SenderRequest) (SenderReply, error)
+	// Recipient runs the ruleset and the expansion for one RCPT.
+	Recipient(ctx context.Context, r RecipientRequest) (RecipientReply, error)
+}
+
+// Outbound is what mta asks.
+type Outbound interface {
+	// Route says how a relay action delivers to a domain now.
+	Route(ctx context.Context, r RouteRequest) (Route, error)
+	Certificate(ctx context.Context, r CertificateRequest) (Certificate, error)
+	Sign(ctx context.Context, r SignRequest) ([]byte, error)
+	Verify(ctx context.Context, r VerifyRequest) (Verdict, error)
+	// RelayCredentials returns user and password for a label of an action's
+	// auth table. mta asks only when it is about to authenticate.
+	RelayCredentials(ctx context.Context, r CredentialsRequest) (Credentials, error)
+}
+
+// Local is what queue asks.
+type Local interface {
+	// Delivery says how and as whom a local action delivers now.
+	Delivery(ctx context.Context, r DeliveryRequest) (Delivery, error)
+	// Bounce routes a message with null reverse-path that the queue makes
+	// itself. It needs no match rule: without one, the address is relayed by MX.
+	Bounce(ctx context.Context, recipient string) (RecipientReply, error)
+	// Actions returns the names of the configured actions.
+	Actions(ctx context.Context) ([]ActionInfo, error)
+}
+
+// ConnectRequest describes a new connection.
+type ConnectRequest struct {
+	Listener int // index into the configuration's listeners
+	Remote   netip.AddrPort
+	Local    netip.AddrPort
+}
+
+// ConnectReply is what is known about the peer.
+type ConnectReply struct {
+	RDNS     string // host name that resolves back to the address, else a name that does not, else "<unknown>"
+	FCrDNS   string // "pass", "fail" or "error"
+	Hostname string // our name towards this peer (banner, Received)
+}
+
+// Use is what a certificate is for. A handle signs only for the use that it was
+// issued for.
+type Use uint8
+
+// The uses of a key.
+const (
+	UseServer Use = iota + 1
+	UseClient
+)
+
+// CertificateRequest asks for a chain. Listener (smtpd) or Action (mta) names
+// the directive whose pki options apply.
+type CertificateRequest struct {
+	Listener   int
+	Action     string
+	ServerName string   // SNI; empty when none was sent
+	Schemes    []uint16 // TLS SignatureScheme values that the peer offers
+	// Have is the fingerprint of a chain the caller keeps; when it is still the
+	// answer, Chain is left out.
+	Have [32]byte
+}
+
+// Certificate is a chain without its key.
+type Certificate struct {
+	Chain       [][]byte // DER, leaf first
+	Fingerprint [32]byte // SHA-256 over the chain
+	Handle      string   // opaque name of the key, for SignRequest
+	Schemes     []uint16 // what the key can sign; empty: whatever its type allows
+}
+
+// SignRequest asks for one signature in a TLS handshake.
+type SignRequest struct {
+	Handle string
+	Digest []byte      // the hash, or the whole message for Ed25519
+	Hash   crypto.Hash // 0 for Ed25519
+	PSS    bool        // RSA-PSS with salt length equal to the hash, else PKCS#1 v1.5
+}
+
+// VerifyRequest asks for a verdict on the chain that a peer presented.
+type VerifyRequest struct {
+	Listener int    // the inbound listener; its ca option applies
+	Action   string // the outbound action; its ca option applies
+	Use      Use    // what the peer's certificate is used for: UseClient inbound, UseServer outbound
+	Name     string // outbound: the host name the certificate must be for
+	Chain    [][]byte
+}
+
+// VerdictState is the three-valued outcome of a verification.
+type VerdictState uint8
+
+// The states of a verdict. The zero value is the honest default.
+const (
+	Unchecked VerdictState = iota
+	Verified
+	Failed
+)
+
+// String returns the word that Received and logs print.
+func (s VerdictState) String() string {
+	switch s {
+	case Verified:
+		return "verified"
+	case Failed:
+		return "failed"
+	}
+	return "unchecked"
+}
+
+// Verdict is the outcome of a verification.
+type Verdict struct {
+	State    VerdictState
+	Identity string // of a verified peer: the name verified, or the leaf's subject
+	Reason   string // of a failed one: expired, not-yet-valid, unknown-authority, wrong-name, wrong-usage, malformed
+}
+
+// AuthRequest is one attempt to authenticate.
+type AuthRequest struct {
+	Listener int
+	User     string
+	Password string
+}
+
+// AuthReply says whether the password was right.
+type AuthReply struct {
+	OK   bool
+	User string // the canonical user name
+}
+
+// SenderRequest asks whether User may send as Sender.
+type SenderRequest struct {
+	Listener int
+	User     string
+	Sender   string // reverse-path without brackets; empty for null
+}
+
+// SenderReply is the answer to SenderRequest.
+type SenderReply struct{ Allowed bool }
+
+// Session is what smtpd states about a session when it asks about a recipient.
+type Session struct {
+	ID       string
+	Listener int
+	Socket   bool // the local socket
+	Remote   netip.Addr
+	RDNS     string // "<unknown>" or a name
+	Helo     string
+	TLS      bool
+	Peer     Verdict // on the client's certificate
+	User     string  // authenticated user, or empty
+}
+
+// RecipientRequest asks where a recipient's mail goes.
+type RecipientRequest struct {
+	Session   Session
+	Sender    string // reverse-path without brackets
+	Recipient string // forward-path without brackets
+}
+
+// RecipientReply holds either a refusal (Code is 4xx or 5xx) or, with Code 0, at
+// least one target.
+type RecipientReply struct {
+	Code     int
+	Enhanced string // "5.1.1"
+	Text     string
+	Rule     string // position of the rule that decided, for logs
+	Targets  []Target
+}
+
+// Target is one final destination of an expanded recipient.
+type Target struct {
+	Action  string // empty: relay by MX without an action (bounces only)
+	Relay   bool   // else local
+	Address string // user@domain after expansion
+	User    string // local: the user whose mailbox it is
+}
+
+// RouteRequest asks how to relay.
+type RouteRequest struct {
+	Action    string
+	Domain    string // destination domain, A-labels
+	Sender    string
+	Recipient string
+}
+
+// Route tells mta how to deliver.
+type Route struct {
+	Hosts    []RelayURL // in order of preference; empty: by MX of the domain
+	Helo     string
+	Source   string // source address; empty: the kernel's choice
+	TLS      bool   // `relay tls`: the channel is encrypted or the mail deferred
+	NoVerify bool   // `tls no-verify`
+	Present  bool   // a client certificate is configured
+	MailFrom string // replaces the reverse-path when not empty
+	BackupMX string // act as this backup MX; empty: not a backup
+}
+
+// Scheme is the exact meaning of a relay URL's scheme.
+type Scheme string
+
+// The schemes of Tabard's dialect (DESIGN 6).
+const (
+	SchemeSMTPTLS Scheme = "smtp+tls" // STARTTLS when offered, else plain: the default
+	SchemeSMTP    Scheme = "smtp"     // plain text only
+	SchemeTLS     Scheme = "tls"      // STARTTLS or nothing
+	SchemeSMTPS   Scheme = "smtps"    // TLS from the first byte or nothing
+	SchemeSSL     Scheme = "ssl"      // STARTTLS, else TLS from the first byte, or nothing
+	SchemeBackup  Scheme = "backup"   // MXs better than the named one
+	SchemeLMTP    Scheme = "lmtp"     // LMTP
+)
+
+// RelayURL is a parsed relay URL.
+type RelayURL struct {
+	Scheme Scheme
+	Label  string // row of the auth table; empty: no authentication
+	Host   string // host name, or IP address without brackets, or /socket path
+	Port   string // never empty after parsing; "0" for a socket path
+}
+
+// CredentialsRequest asks for the row behind a label.
+type CredentialsRequest struct {
+	Action string
+	Label  string
+}
+
+// Credentials are what mta authenticates with.
+type Credentials struct{ User, Password string }
+
+// DeliveryRequest asks how a local action delivers one envelope.
+type DeliveryRequest struct {
+	Action    string
+	User      string
+	Address   string // envelope recipient after expansion
+	Recipient string // envelope recipient as given in RCPT
+	Sender    string
+}
+
+// Delivery tells a deliver process what to do. All templates are expanded.
+// Gone means that it can never be carried out any more (the user or the action
+// was removed): Text says why, and the envelope bounces.
+type Delivery struct {
+	Gone    bool
+	Text    string
+	UID     int // -1: the server's own
+	GID     int
+	Home    string
+	User    string
+	Method  string // maildir, lmtp, mda, mbox
+	Path    string // maildir directory, mbox file
+	Junk    bool
+	LMTP    string // host:port or socket path
+	RcptTo  bool
+	Command string // mda
+	Env     []string
+}
+
+// ActionInfo is what the queue needs to know about an action.
+type ActionInfo struct {
+	Name  string
+	Relay bool
+	Host  bool // relays to fixed hosts: all domains share one destination
+	TTL   time.Duration
+}

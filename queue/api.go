@@ -1,0 +1,191 @@
+// Package queue holds accepted messages until each recipient is delivered,
+// bounced or removed.
+//
+// A message is durable before its 250: Enqueue and Writer.Commit return only
+// after the transaction that holds the body and every envelope is on disk.
+package queue
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"tabard/lookup"
+)
+
+// InlineBody is the largest body, in bytes, that is kept as a column and
+// travels within one call; larger ones stream.
+const InlineBody = 64 << 10
+
+// MessageID names a message: 44 bits of milliseconds since 1970 and 20 random
+// bits, so that new rows go to the end of the store's tree.
+type MessageID int64
+
+// String returns 16 hexadecimal digits.
+func (id MessageID) String() string { return fmt.Sprintf("%016x", uint64(id)) }
+
+// EnvelopeID names one recipient of a message.
+type EnvelopeID struct {
+	Message MessageID
+	N       int
+}
+
+// String returns "MESSAGE.N".
+func (id EnvelopeID) String() string { return id.Message.String() + "." + strconv.Itoa(id.N) }
+
+// ParseID reads "MESSAGE" or "MESSAGE.N"; n is -1 when it was left out.
+func ParseID(s string) (id MessageID, n int, err error) {
+	text, num, dotted := strings.Cut(s, ".")
+	v, err := strconv.ParseInt(text, 16, 64)
+	if err != nil || len(text) != 16 {
+		return 0, 0, fmt.Errorf("bad message id %q: want 16 hexadecimal digits", s)
+	}
+	n = -1
+	if dotted {
+		if n, err = strconv.Atoi(num); err != nil || n < 0 {
+			return 0, 0, fmt.Errorf("bad envelope id %q: want MESSAGE.N", s)
+		}
+	}
+	return MessageID(v), n, nil
+}
+
+// Message is what is known of a message beside its body.
+type Message struct {
+	ID       MessageID
+	Sender   string // reverse-path without brackets; empty for null
+	Size     int64  // of the stored body, bytes
+	EightBit bool   // BODY=8BITMIME was given
+	UTF8     bool   // SMTPUTF8 was given
+	Ret      string // DSN RET: "FULL", "HDRS" or empty
+	EnvID    string // DSN ENVID
+	Session  string // id of the session that brought it, for logs
+	User     string // authenticated submitter
+	Helo     string
+	Remote   string // address of the peer as text
+	Created  time.Time
+}
+
+// Envelope is one final recipient of a message.
+type Envelope struct {
+	ID        EnvelopeID
+	Address   string // after expansion
+	Recipient string // as given in RCPT
+	ORCPT     string // DSN ORCPT, "type;address" decoded, or empty
+	Notify    string // DSN NOTIFY, comma-separated upper case, or empty
+	Action    string
+	Relay     bool
+	User      string // local user
+	Created   time.Time
+	Expires   time.Time
+	Attempts  int
+	Next      time.Time // next attempt
+	LastError string    // one line
+}
+
+// Submission is a message with its recipients, as smtpd hands it over.
+type Submission struct {
+	Message    Message
+	Recipients []Envelope // ID.N, Created, Expires and schedule are set by the queue
+}
+
+// Client is what smtpd asks of the queue.
+type Client interface {
+	// Enqueue stores a message whose body is at most InlineBody bytes and
+	// returns once it is durable. The body has CRLF line ends and no dot-stuffing.
+	Enqueue(ctx context.Context, s Submission, body []byte) error
+	// Create begins a message of any size.
+	Create(ctx context.Context) (Writer, error)
+}
+
+// Writer takes the body of one message. Exactly one of Commit and Abort ends it.
+type Writer interface {
+	// Write appends to the body.
+	Write(p []byte) (int, error)
+	// Commit stores the message and returns once it is durable.
+	Commit(ctx context.Context, s Submission) error
+	// Abort forgets what was written.
+	Abort()
+}
+
+// Job is one message for one or more envelopes that go the same way: one action
+// and, for relaying, one destination domain; one envelope for local delivery.
+type Job struct {
+	Message   Message
+	Body      []byte // the whole body when it is at most InlineBody, else nil
+	Envelopes []Envelope
+	Domain    string           // relay: the destination domain, A-labels
+	Delivery  *lookup.Delivery // local: what to do
+}
+
+// Outcome is what became of one attempt at one envelope.
+type Outcome uint8
+
+// The outcomes of an attempt.
+const (
+	Delivered Outcome = iota + 1
+	Deferred          // try again later
+	Failed            // never: bounce
+	Returned          // not tried (worker stopping or busy): due again at once, no attempt counted
+)
+
+// Result reports one envelope of a job.
+type Result struct {
+	ID        EnvelopeID
+	Outcome   Outcome
+	Code      int       // SMTP reply code, or 0
+	Enhanced  string    // "2.0.0", or empty
+	Text      string    // reply text or error, any number of lines
+	Remote    string    // host that said so, or empty when it is our own word
+	Relayed   bool      // delivered to an SMTP server that takes over DSN duty (RFC 3461 5.2.2)
+	NotBefore time.Time // Deferred: no attempt before, zero: the schedule's own
+}
+
+// Worker is how mta and deliver processes take work. Jobs taken are leased to
+// the connection that took them: when it ends, they are due again.
+type Worker interface {
+	// Take blocks until there is work, and returns at most max jobs.
+	Take(ctx context.Context, max int) ([]Job, error)
+	// Body returns up to max bytes of a body from offset; empty at the end.
+	Body(ctx context.Context, id MessageID, offset int64, max int) ([]byte, error)
+	// Done reports results; it returns once they are durable.
+	Done(ctx context.Context, results []Result) error
+}
+
+// Admin is what the command line asks.
+type Admin interface {
+	// List returns up to limit envelopes in order of id, after the given one.
+	List(ctx context.Context, after EnvelopeID, limit int) ([]Listed, error)
+	// Show returns a message, its envelopes and up to max bytes of its body.
+	Show(ctx context.Context, id MessageID, max int) (Shown, error)
+	// Retry makes envelopes due now and returns how many. n < 0 means every
+	// envelope of the message; a zero id every message.
+	Retry(ctx context.Context, id MessageID, n int) (int, error)
+	// Remove deletes envelopes without a bounce and returns how many.
+	Remove(ctx context.Context, id MessageID, n int) (int, error)
+	// Stats counts.
+	Stats(ctx context.Context) (Stats, error)
+}
+
+// Listed is one line of a queue listing.
+type Listed struct {
+	Envelope Envelope
+	Sender   string
+	Size     int64
+	InFlight bool
+}
+
+// Shown is one message in full.
+type Shown struct {
+	Message   Message
+	Envelopes []Envelope
+	Body      []byte
+	Truncated bool
+}
+
+// Stats are counters since start, and the present depth.
+type Stats struct {
+	Messages, Envelopes, InFlight                                    int64
+	Enqueued, Delivered, Deferred, Failed, Expired, Removed, Bounced int64
+}
