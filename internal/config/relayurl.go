@@ -1,0 +1,248 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"tabard/internal/address"
+)
+
+// Scheme is the exact meaning of a relay URL, whatever dialect it was written in.
+type Scheme string
+
+// The schemes, by their names in Tabard's own dialect.
+const (
+	SchemeSMTPTLS Scheme = "smtp+tls" // STARTTLS when offered, else plain text: the default
+	SchemeSMTP    Scheme = "smtp"     // plain text only
+	SchemeTLS     Scheme = "tls"      // STARTTLS or nothing
+	SchemeSMTPS   Scheme = "smtps"    // TLS from the first byte or nothing
+	SchemeSSL     Scheme = "ssl"      // STARTTLS, else TLS from the first byte, or nothing
+	SchemeBackup  Scheme = "backup"   // the domain's MXs that are better than the named one
+	SchemeLMTP    Scheme = "lmtp"     // LMTP (RFC 2033)
+)
+
+// maxRelayURL bounds a relay URL, in bytes.
+const maxRelayURL = 1024
+
+// ErrRelayURL is wrapped by every error of ParseRelayURL.
+var ErrRelayURL = errors.New("bad relay URL")
+
+// RelayURL is a parsed [scheme://][label@]host[:port].
+type RelayURL struct {
+	Scheme Scheme
+	Label  string // row of the auth table; empty: no authentication
+	Host   string // host name in A-labels, IP address without brackets, or path of a socket
+	Port   string // decimal, never empty; "0" for a socket
+}
+
+// ParseRelayURL reads a relay URL in Tabard's own dialect.
+func ParseRelayURL(s string) (RelayURL, error) { return DialectTabard.ParseRelayURL(s) }
+
+// ParseRelayURL reads a relay URL with the scheme meanings of the dialect. The
+// result has them in Tabard's terms.
+func (d Dialect) ParseRelayURL(s string) (RelayURL, error) {
+	if len(s) > maxRelayURL {
+		return RelayURL{}, fmt.Errorf("%w: longer than %d bytes", ErrRelayURL, maxRelayURL)
+	}
+	u, err := d.parseRelayURL(s)
+	if err != nil {
+		return RelayURL{}, fmt.Errorf("%w %q: %w", ErrRelayURL, s, err)
+	}
+	return u, nil
+}
+
+func (d Dialect) parseRelayURL(s string) (RelayURL, error) {
+	scheme, rest, err := d.cutScheme(s)
+	if err != nil {
+		return RelayURL{}, err
+	}
+	u := RelayURL{Scheme: scheme}
+	if scheme == SchemeLMTP {
+		if i := strings.IndexByte(rest, '/'); i == 0 || i > 0 && rest[i-1] == '@' {
+			return u.withSocket(rest[:i], rest[i:])
+		}
+	}
+	// A label may be a mail address, a host never holds an @.
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		if u.Label, err = checkLabel(rest[:i]); err != nil {
+			return RelayURL{}, err
+		}
+		rest = rest[i+1:]
+	}
+	if u.Host, u.Port, err = splitHostPort(rest); err != nil {
+		return RelayURL{}, err
+	}
+	return u.withDefaults()
+}
+
+// cutScheme splits off the scheme and translates it into Tabard's terms.
+func (d Dialect) cutScheme(s string) (Scheme, string, error) {
+	name, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		return SchemeSMTPTLS, s, nil
+	}
+	name = strings.ToLower(name)
+	if d == DialectOpenSMTPD {
+		scheme, err := openSMTPDScheme(name)
+		return scheme, rest, err
+	}
+	switch scheme := Scheme(name); scheme {
+	case SchemeSMTPTLS, SchemeSMTP, SchemeTLS, SchemeSMTPS, SchemeSSL, SchemeBackup, SchemeLMTP:
+		return scheme, rest, nil
+	}
+	if name == "smtp+notls" {
+		return "", "", errors.New(`"smtp+notls" is OpenSMTPD's name for plain text, which is "smtp" here; ` +
+			`begin the file with "dialect opensmtpd" to keep OpenSMTPD's meanings`)
+	}
+	return "", "", fmt.Errorf("unknown scheme %q; expected one of smtp+tls, smtp, tls, smtps, ssl, backup, lmtp", name)
+}
+
+// openSMTPDScheme translates the names of OpenSMTPD 6.4 and later.
+func openSMTPDScheme(name string) (Scheme, error) {
+	switch name {
+	case "smtp":
+		return SchemeSMTPTLS, nil
+	case "smtp+tls":
+		return SchemeTLS, nil
+	case "smtp+notls":
+		return SchemeSMTP, nil
+	case "smtps":
+		return SchemeSMTPS, nil
+	case "lmtp":
+		return SchemeLMTP, nil
+	}
+	return "", fmt.Errorf("unknown scheme %q; expected one of smtp, smtp+tls, smtp+notls, smtps, lmtp", name)
+}
+
+func (u RelayURL) withSocket(label, path string) (RelayURL, error) {
+	if label != "" {
+		var err error
+		if u.Label, err = checkLabel(strings.TrimSuffix(label, "@")); err != nil {
+			return RelayURL{}, err
+		}
+	}
+	if hasControl(path) || len(path) < 2 {
+		return RelayURL{}, errors.New("bad path of a socket")
+	}
+	u.Host, u.Port = path, "0"
+	return u, nil
+}
+
+// withDefaults fills in the port and checks what the scheme allows.
+func (u RelayURL) withDefaults() (RelayURL, error) {
+	switch {
+	case u.Scheme == SchemeLMTP && u.Port == "":
+		return RelayURL{}, errors.New("lmtp needs a port or the path of a socket")
+	case u.Scheme == SchemeBackup && (u.Port != "" || u.Label != ""):
+		return RelayURL{}, errors.New("backup takes nothing but the name of a mail exchanger")
+	case u.Port != "":
+		return u, nil
+	case u.Scheme == SchemeSMTPS:
+		u.Port = "465"
+	default:
+		u.Port = "25"
+	}
+	return u, nil
+}
+
+func checkLabel(label string) (string, error) {
+	if label == "" {
+		return "", errors.New("empty label before @")
+	}
+	if hasControl(label) || strings.ContainsAny(label, " /") {
+		return "", fmt.Errorf("bad label %q", label)
+	}
+	return label, nil
+}
+
+// splitHostPort reads host[:port]; port is empty when there is none.
+func splitHostPort(s string) (host, port string, err error) {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		lit, rest, closed := strings.Cut(inner, "]")
+		if !closed {
+			return "", "", errors.New("missing ]")
+		}
+		if host, err = checkIP(lit); err != nil {
+			return "", "", err
+		}
+		if rest == "" {
+			return host, "", nil
+		}
+		if rest[0] != ':' {
+			return "", "", fmt.Errorf("%q after ]", rest)
+		}
+		port, err = checkPort(rest[1:])
+		return host, port, err
+	}
+	name, num, hasPort := strings.Cut(s, ":")
+	if strings.Contains(num, ":") {
+		return "", "", errors.New("an IPv6 address must be in [brackets]")
+	}
+	if hasPort {
+		if port, err = checkPort(num); err != nil {
+			return "", "", err
+		}
+	}
+	host, err = checkHostName(name)
+	return host, port, err
+}
+
+func checkIP(lit string) (string, error) {
+	if len(lit) > 5 && strings.EqualFold(lit[:5], "IPv6:") {
+		lit = lit[5:]
+	}
+	addr, err := netip.ParseAddr(lit)
+	if err != nil {
+		return "", fmt.Errorf("%q is not an IP address", lit)
+	}
+	if hasControl(addr.Zone()) || strings.ContainsAny(addr.Zone(), "[] ") {
+		return "", fmt.Errorf("bad zone in %q", lit)
+	}
+	return addr.String(), nil
+}
+
+func checkHostName(name string) (string, error) {
+	name = strings.TrimSuffix(name, ".")
+	if name == "" {
+		return "", errors.New("no host name")
+	}
+	if strings.Contains(name, "/") {
+		return "", fmt.Errorf("host name %q holds a slash; a relay URL has no path", name)
+	}
+	if err := address.CheckDomain(name); err != nil {
+		return "", fmt.Errorf("host name %q: %w", name, err)
+	}
+	return address.ToASCII(name)
+}
+
+func checkPort(s string) (string, error) {
+	n, err := strconv.ParseUint(s, 10, 16)
+	if err != nil || n == 0 {
+		return "", fmt.Errorf("bad port %q: want 1 to 65535", s)
+	}
+	return strconv.FormatUint(n, 10), nil
+}
+
+func hasControl(s string) bool {
+	return strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f })
+}
+
+// String returns the URL in Tabard's dialect; parsing it gives u again.
+func (u RelayURL) String() string {
+	label := u.Label
+	if label != "" {
+		label += "@"
+	}
+	host := u.Host
+	if strings.Contains(host, ":") && !strings.HasPrefix(host, "/") {
+		host = "[" + host + "]"
+	}
+	s := string(u.Scheme) + "://" + label + host
+	if strings.HasPrefix(host, "/") || u.Scheme == SchemeBackup {
+		return s
+	}
+	return s + ":" + u.Port
+}
