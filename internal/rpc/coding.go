@@ -1,0 +1,55 @@
+package rpc
+
+import (
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// Limits of the decoder, whatever the size of a frame: they bound what a small
+// hostile message can make the decoder allocate.
+const (
+	maxNesting  = 12
+	maxElements = 8192
+	maxPairs    = 1024
+)
+
+// Coding encodes and decodes messages between processes: CBOR (RFC 8949) with a
+// decoder for hostile input. It is safe for concurrent use.
+type Coding struct {
+	enc cbor.EncMode
+	dec cbor.DecMode
+}
+
+// NewCoding returns the coding that every connection between processes uses.
+// Strings may hold any bytes; times keep their nanoseconds and arrive in UTC.
+func NewCoding() (*Coding, error) {
+	enc, err := cbor.EncOptions{
+		Time:        cbor.TimeRFC3339NanoUTC,
+		IndefLength: cbor.IndefLengthForbidden,
+	}.EncMode()
+	if err != nil {
+		return nil, fmt.Errorf("cbor encoder: %w", err)
+	}
+	dec, err := cbor.DecOptions{
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		IndefLength:       cbor.IndefLengthForbidden,
+		TagsMd:            cbor.TagsForbidden,
+		UTF8:              cbor.UTF8DecodeInvalid,
+		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
+		MaxNestedLevels:   maxNesting,
+		MaxArrayElements:  maxElements,
+		MaxMapPairs:       maxPairs,
+	}.DecMode()
+	if err != nil {
+		return nil, fmt.Errorf("cbor decoder: %w", err)
+	}
+	return &Coding{enc: enc, dec: dec}, nil
+}
+
+// Marshal encodes a plain value.
+func (c *Coding) Marshal(v any) ([]byte, error) { return c.enc.Marshal(v) }
+
+// Unmarshal decodes exactly one value into v, a pointer. What it allocates is
+// bounded by the length of data and the limits of the coding.
+func (c *Coding) Unmarshal(data []byte, v any) error { return c.dec.Unmarshal(data, v) }
