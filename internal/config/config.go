@@ -66,6 +66,18 @@ type Config struct {
 	LogSQL    TableRef // `log sql <table>`
 	Metrics   string   // `metrics ADDR:PORT`
 	Sandbox   string   // `sandbox require|best-effort|off`; empty: best-effort
+	Scheduler Scheduler
+
+	// DefaultPKI and DefaultCA are the global `pki <t>` and `ca <t>`. They are
+	// applied already: to listeners with TLS that name no pki, to listeners that
+	// ask for client certificates and name no ca, and to relay actions that name
+	// no ca. They are kept for check and for those that print configurations.
+	DefaultPKI []TableRef
+	DefaultCA  TableRef
+
+	// Where holds the positions of global directives, by their words: "dialect",
+	// "log sql", "srs", "queue ttl", ...
+	Where map[string]Pos
 
 	// Unsupported lists what parsed but is left to a later version. check and
 	// run refuse a configuration in which it is not empty.
@@ -365,6 +377,11 @@ type MTALimit struct {
 
 // MDA holds the `mda limit` directives.
 type MDA struct {
+	Limits []KeyVal
+}
+
+// Scheduler holds the `scheduler limit` directives.
+type Scheduler struct {
 	Limits []KeyVal
 }
 

@@ -1,0 +1,219 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"tabard/internal/address"
+)
+
+// once notes where a global directive stands, which may be given one time only.
+func (p *parser) once(word string, pos Pos) *Error {
+	if old, ok := p.cfg.Where[word]; ok {
+		return errorAt(pos, "%s was already given at %s", word, old)
+	}
+	p.cfg.Where[word] = pos
+	return nil
+}
+
+// hostName takes the name of a host, or an address literal.
+func (p *parser) hostName(to *string) *Error {
+	pos := p.tok.pos
+	if err := p.name(to, "host name"); err != nil {
+		return err
+	}
+	if err := address.CheckDomain(*to); err != nil {
+		return errorAt(pos, "host name %q: %v", *to, err)
+	}
+	return nil
+}
+
+func (p *parser) admd(pos Pos) *Error {
+	p.cfg.Where["admd"] = pos
+	return p.name(&p.cfg.ADMD, "name of an administrative domain")
+}
+
+func (p *parser) hostname(pos Pos) *Error {
+	if err := p.once("hostname", pos); err != nil {
+		return err
+	}
+	return p.hostName(&p.cfg.Hostname)
+}
+
+func (p *parser) control(pos Pos) *Error {
+	if err := p.once("control", pos); err != nil {
+		return err
+	}
+	return p.absPath(&p.cfg.Control, "control socket")
+}
+
+// logSQL reads `log sql <table>`.
+func (p *parser) logSQL(pos Pos) *Error {
+	if err := p.keyword("sql"); err != nil {
+		return err
+	}
+	if err := p.once("log sql", pos); err != nil {
+		return err
+	}
+	return p.tableRef(&p.cfg.LogSQL, "log sql", shapeDynamic)
+}
+
+func (p *parser) sandbox(pos Pos) *Error {
+	if err := p.once("sandbox", pos); err != nil {
+		return err
+	}
+	word, err := p.oneOf("require", "best-effort", "off")
+	p.cfg.Sandbox = word
+	return err
+}
+
+// metrics reads ADDRESS:PORT.
+func (p *parser) metrics(pos Pos) *Error {
+	if err := p.once("metrics", pos); err != nil {
+		return err
+	}
+	at := p.tok.pos
+	if err := p.name(&p.cfg.Metrics, "address:port"); err != nil {
+		return err
+	}
+	host, port, err := splitHostPort(p.cfg.Metrics)
+	if err != nil || port == "" {
+		return errorAt(at, "%q; expected address:port", p.cfg.Metrics)
+	}
+	p.cfg.Metrics = net.JoinHostPort(host, port)
+	return nil
+}
+
+// resolver reads ADDRESS[:PORT]; several directives add up.
+func (p *parser) resolver(Pos) *Error {
+	at := p.tok.pos
+	var s string
+	if err := p.name(&s, "IP address of a DNS server"); err != nil {
+		return err
+	}
+	addr, ok := parseResolver(s)
+	if !ok {
+		return errorAt(at, "%q; expected an IP address, with [brackets] and :port when it needs them", s)
+	}
+	p.cfg.Resolvers = append(p.cfg.Resolvers, addr.String())
+	return nil
+}
+
+func parseResolver(s string) (netip.AddrPort, bool) {
+	if ap, err := netip.ParseAddrPort(s); err == nil {
+		return ap, ap.Port() != 0
+	}
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		s = strings.TrimSuffix(inner, "]")
+	}
+	a, err := netip.ParseAddr(s)
+	return netip.AddrPortFrom(a, 53), err == nil
+}
+
+// process reads `process NAME user USER [group GROUP] [chroot DIR]`.
+func (p *parser) process(pos Pos) *Error {
+	name, err := p.processName()
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(p.cfg.Processes, func(o Process) bool { return o.Name == name }) {
+		return errorAt(pos, "process %s was already given", name)
+	}
+	var r Proc
+	if err := parseOptions(p, &r, procOptions()); err != nil {
+		return err
+	}
+	if r.User == "" {
+		return p.unexpected("user NAME")
+	}
+	p.cfg.Processes = append(p.cfg.Processes, Process{Pos: pos, Name: name, User: r.User, Group: r.Group, Chroot: r.Chroot})
+	return nil
+}
+
+// processName reads the name of one of Tabard's processes; "queue" and "mta" are
+// reserved words and may stand here unquoted all the same.
+func (p *parser) processName() (string, *Error) { return p.oneOf("lookup", "mta", "queue", "smtpd") }
+
+// bounce reads `bounce warn-interval d[, d]...`.
+func (p *parser) bounce(pos Pos) (err *Error) {
+	p.cfg.Where["bounce"] = pos
+	if err := p.keyword("warn-interval"); err != nil {
+		return err
+	}
+	p.cfg.Bounce.WarnIntervals, err = p.delays(4)
+	return err
+}
+
+// mda reads `mda limit ...` or `mda wrapper NAME "command"`.
+func (p *parser) mda(pos Pos) *Error {
+	word, err := p.oneOf("limit", "wrapper")
+	if err != nil {
+		return err
+	}
+	if word == "limit" {
+		p.cfg.Where["mda limit"] = pos
+		return p.limits(&p.cfg.MDA.Limits, "max-session", "max-session-per-user", "task-hiwat", "task-lowat", "task-release")
+	}
+	w := Wrapper{Pos: pos}
+	at := p.tok.pos
+	if err := p.name(&w.Name, "name of an mda wrapper"); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(p.cfg.Wrappers, func(o Wrapper) bool { return o.Name == w.Name }) {
+		return errorAt(at, "mda wrapper %q was already declared", w.Name)
+	}
+	if err := p.into(&w.Command, "command"); err != nil {
+		return err
+	}
+	p.cfg.Wrappers = append(p.cfg.Wrappers, w)
+	return nil
+}
+
+// scheduler reads `scheduler limit KEY N ...`.
+func (p *parser) scheduler(pos Pos) *Error {
+	if err := p.keyword("limit"); err != nil {
+		return err
+	}
+	p.cfg.Where["scheduler limit"] = pos
+	return p.limits(&p.cfg.Scheduler.Limits, "max-evp-batch-size", "max-inflight", "max-msg-batch-size", "max-schedule")
+}
+
+// limits reads any number of KEY N.
+func (p *parser) limits(to *[]KeyVal, keys ...string) *Error {
+	for p.tok.kind != tokNewline && p.tok.kind != tokEOF {
+		key, err := p.oneOf(keys...)
+		if err != nil {
+			return err
+		}
+		n, err := p.count(0, maxLimit)
+		if err != nil {
+			return err
+		}
+		*to = append(*to, KeyVal{key, strconv.Itoa(n)})
+	}
+	return nil
+}
+
+// maxLimit is the greatest value of any limit.
+const maxLimit = 1<<31 - 1
+
+// srs reads `srs key SECRET`, `srs key backup SECRET` or `srs ttl DELAY`.
+func (p *parser) srs(pos Pos) *Error {
+	p.cfg.Where["srs"] = pos
+	word, err := p.oneOf("key", "ttl")
+	if err != nil {
+		return err
+	}
+	switch {
+	case word == "ttl":
+		// The stamp in a rewritten address counts days.
+		p.cfg.SRS.TTL, err = p.delay(day)
+		return err
+	case p.accept("backup"):
+		return p.into(&p.cfg.SRS.Backup, "secret")
+	}
+	return p.into(&p.cfg.SRS.Key, "secret")
+}

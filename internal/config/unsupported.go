@@ -1,0 +1,161 @@
+package config
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// This file is the one list of what the language says and this version does not
+// do yet. Whoever builds one of these things deletes its line here.
+
+// gap is one such thing: how it is called, and whether t asks for it.
+type gap[T any] struct {
+	what string
+	uses func(t *T) bool
+}
+
+func tableGaps() []gap[Table] {
+	kinds := []string{"static", "file", "sqlite"}
+	return []gap[Table]{
+		{"postgres tables", func(t *Table) bool { return t.Kind == "postgres" }},
+		{"ldap tables", func(t *Table) bool { return t.Kind == "ldap" }},
+		{"socketmap tables", func(t *Table) bool { return t.Kind == "socketmap" }},
+		{"db tables", func(t *Table) bool { return t.Kind == "db" }},
+		{"table programs", func(t *Table) bool {
+			return !slices.Contains(append(kinds, "postgres", "ldap", "socketmap", "db"), t.Kind)
+		}},
+		{"the table options cache and stale-ttl", func(t *Table) bool { return len(t.Params) > 0 }},
+	}
+}
+
+func pkiGaps() []gap[PKI] {
+	return []gap[PKI]{
+		{"pki dhe auto and legacy (only ECDHE is offered)", func(k *PKI) bool { return k.DHE == "auto" || k.DHE == "legacy" }},
+	}
+}
+
+func listenerGaps() []gap[Listener] {
+	return []gap[Listener]{
+		{"auth without a table (system accounts)", func(l *Listener) bool { return l.Auth != AuthNone && l.AuthTable == "" }},
+		{"client certificates on listeners (verify, cert-auth)", func(l *Listener) bool { return l.Verify != VerifyNone || l.CertAuth != "" }},
+		{"senders masquerade", func(l *Listener) bool { return l.Masquerade }},
+		{"proxy-v2", func(l *Listener) bool { return l.ProxyV2 }},
+		{"ciphers and protocols", func(l *Listener) bool { return l.Ciphers != "" || l.Protocols != "" }},
+		{"filters", func(l *Listener) bool { return len(l.Filters) > 0 }},
+	}
+}
+
+func actionGaps(c *Config) []gap[Action] {
+	return []gap[Action]{
+		{"forward-only (.forward files)", func(a *Action) bool { return a.Method == MethodForwardOnly }},
+		{"mda wrappers", func(a *Action) bool { return a.Wrapper != "" }},
+		{"backup MX", func(a *Action) bool { return a.Backup || c.namesBackup(a) }},
+		{"tls-policy", func(a *Action) bool { return a.TLSPolicy != "" }},
+		{"insecure-auth", func(a *Action) bool { return a.InsecureAuth }},
+		{"client certificates on relay actions (pki)", func(a *Action) bool { return a.PKIName != "" || a.PKITable != "" }},
+		{"ciphers and protocols", func(a *Action) bool { return a.Ciphers != "" || a.Protocols != "" }},
+		{"filters", func(a *Action) bool { return len(a.Filters) > 0 }},
+		{"srs", func(a *Action) bool { return a.SRS }},
+	}
+}
+
+// globalGaps are looked up in Config.Where.
+func globalGaps() []gap[Config] {
+	given := func(word string) func(*Config) bool {
+		return func(c *Config) bool {
+			_, ok := c.Where[word]
+			return ok
+		}
+	}
+	return []gap[Config]{
+		{"dialect opensmtpd", func(c *Config) bool { return c.Dialect == DialectOpenSMTPD }},
+		{"admd", given("admd")},
+		{"log sql", given("log sql")},
+		{"metrics", given("metrics")},
+		{"sandbox require", func(c *Config) bool { return c.Sandbox == "require" }},
+		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
+		{"queue compression", given("queue compression")},
+		{"queue encryption", given("queue encryption")},
+		{"smtp ciphers", given("smtp ciphers")},
+		{"srs", given("srs")},
+		{"mta limit", given("mta limit")},
+		{"mta max-deferred", given("mta max-deferred")},
+		{"mda limit", given("mda limit")},
+		{"scheduler limit", given("scheduler limit")},
+	}
+}
+
+func filterGaps() []gap[Filter] {
+	return []gap[Filter]{{"filters", func(*Filter) bool { return true }}}
+}
+
+func procGaps() []gap[Proc] { return []gap[Proc]{{"filters", func(*Proc) bool { return true }}} }
+
+func wrapperGaps() []gap[Wrapper] {
+	return []gap[Wrapper]{{"mda wrappers", func(*Wrapper) bool { return true }}}
+}
+
+// unsupported lists what c asks for and this version cannot do, in order of
+// position.
+func unsupported(c *Config) []Unsupported {
+	var all []Unsupported
+	all = append(all, find(c.Tables, tableGaps(), func(t *Table) Pos { return t.Pos })...)
+	all = append(all, find(c.PKIs, pkiGaps(), func(k *PKI) Pos { return k.Pos })...)
+	all = append(all, find(c.Listeners, listenerGaps(), func(l *Listener) Pos { return l.Pos })...)
+	all = append(all, find(c.Actions, actionGaps(c), func(a *Action) Pos { return a.Pos })...)
+	all = append(all, find(c.Filters, filterGaps(), func(f *Filter) Pos { return f.Pos })...)
+	all = append(all, find(c.Procs, procGaps(), func(r *Proc) Pos { return r.Pos })...)
+	all = append(all, find(c.Wrappers, wrapperGaps(), func(w *Wrapper) Pos { return w.Pos })...)
+	for _, g := range globalGaps() {
+		if g.uses(c) {
+			all = append(all, Unsupported{c.whereGap(g.what), g.what})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Unsupported) int {
+		return cmp.Or(cmp.Compare(a.Pos.File, b.Pos.File), cmp.Compare(a.Pos.Line, b.Pos.Line), cmp.Compare(a.Pos.Col, b.Pos.Col))
+	})
+	return all
+}
+
+func find[T any](items []T, gaps []gap[T], pos func(*T) Pos) []Unsupported {
+	var all []Unsupported
+	for i := range items {
+		for _, g := range gaps {
+			if g.uses(&items[i]) {
+				all = append(all, Unsupported{pos(&items[i]), g.what})
+			}
+		}
+	}
+	return all
+}
+
+// whereGap is the position of the global directive that a gap is called after.
+func (c *Config) whereGap(what string) Pos {
+	for _, word := range []string{what, strings.Fields(what)[0]} {
+		if pos, ok := c.Where[word]; ok {
+			return pos
+		}
+	}
+	return c.Queue.Pos
+}
+
+// namesBackup reports whether an inline table of a relay action holds a backup URL.
+func (c *Config) namesBackup(a *Action) bool {
+	for _, t := range c.Tables {
+		ref := TableRef(t.Name)
+		if ref != a.Host && ref != a.Domain && ref != a.Sender {
+			continue
+		}
+		answers := slices.Clone(t.List)
+		for _, kv := range t.Map {
+			answers = append(answers, kv.Value)
+		}
+		for _, s := range answers {
+			if u, err := c.Dialect.ParseRelayURL(s); err == nil && u.Scheme == SchemeBackup {
+				return true
+			}
+		}
+	}
+	return false
+}
