@@ -14,7 +14,10 @@ type None struct{}
 //	func (s *inbound) Sign(c *rpc.Call[lookup.SignRequest], r *rpc.Reply[[]byte]) error {
 //		return rpc.Do(c, r, s.svc.Sign)
 //	}
-type Call[T any] struct{ in *inflight }
+type Call[T any] struct {
+	in  *inflight
+	arg T
+}
 
 // Reply is the result of a served method; see Call.
 type Reply[T any] struct {
@@ -23,16 +26,18 @@ type Reply[T any] struct {
 }
 
 // binder and encoded let the codec reach into any Call and Reply.
-type binder interface{ bind(*inflight) }
+type binder interface{ bind(*inflight) error }
 type encoded interface{ encoded() []byte }
 
-func (c *Call[T]) bind(in *inflight) { c.in = in }
-func (r *Reply[T]) encoded() []byte  { return r.body }
+func (c *Call[T]) bind(in *inflight) error {
+	c.in = in
+	return in.decode(&c.arg)
+}
+func (r *Reply[T]) encoded() []byte { return r.body }
 
 // Do serves one call with f. The context that f gets ends at the caller's
-// deadline, when the caller gives up, or when the connection is lost. An
-// argument that does not decode closes the connection. A panic in f is logged
-// and answered as an error.
+// deadline, when the caller gives up, or when the connection is lost. A panic in
+// f is logged and answered as an error.
 func Do[Req, Resp any](c *Call[Req], r *Reply[Resp], f func(context.Context, Req) (Resp, error)) (err error) {
 	in := c.in
 	defer func() {
@@ -41,11 +46,7 @@ func Do[Req, Resp any](c *Call[Req], r *Reply[Resp], f func(context.Context, Req
 			err = coded{fmt.Errorf("%s: internal error", in.method)}
 		}
 	}()
-	var req Req
-	if err := in.decode(&req); err != nil {
-		return coded{err}
-	}
-	resp, err := f(in.ctx, req)
+	resp, err := f(in.ctx, c.arg)
 	if err != nil {
 		return coded{err}
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -88,7 +89,10 @@ func (s *service) Block(c *Call[None], r *Reply[None]) error {
 		case <-s.gate:
 			return None{}, nil
 		case <-ctx.Done():
-			s.ended <- ctx.Err()
+			select {
+			case s.ended <- ctx.Err():
+			default: // nobody asks
+			}
 			return None{}, ctx.Err()
 		}
 	})
@@ -161,8 +165,8 @@ func newService() *service {
 	return &service{gate: make(chan struct{}), ended: make(chan error, 1000)}
 }
 
-// startProcess returns a client of a service in another process.
-func startProcess(t testing.TB) *Client {
+// startProcess returns a client of a service in another process, and what stops it.
+func startProcess(t testing.TB) (c *Client, stop func()) {
 	t.Helper()
 	a, b := pairFiles(t)
 	exe, err := os.Executable()
@@ -177,14 +181,15 @@ func startProcess(t testing.TB) *Client {
 		t.Fatal(err)
 	}
 	a.Close()
-	c := NewClient(fileConn(t, b))
-	t.Cleanup(func() {
+	c = NewClient(fileConn(t, b))
+	stop = sync.OnceFunc(func() {
 		c.Close()
 		if err := cmd.Wait(); err != nil {
 			t.Errorf("peer process: %v", err)
 		}
 	})
-	return c
+	t.Cleanup(stop)
+	return c, stop
 }
 
 // eventually waits until ok, and fails the test if that takes too long.

@@ -12,7 +12,7 @@ import (
 )
 
 func TestEcho(t *testing.T) {
-	for name, c := range map[string]*Client{"same process": first(start(t, newService())), "other process": startProcess(t)} {
+	for name, c := range map[string]*Client{"same process": first(start(t, newService())), "other process": first(startProcess(t))} {
 		for _, size := range []int{0, 1, 1000, 100_000, DefaultMaxFrame - 100} {
 			want := bytes.Repeat([]byte{'x'}, size)
 			got, err := Invoke[[]byte, []byte](t.Context(), c, "T.Echo", want)
@@ -98,7 +98,7 @@ func TestPanicIsAnswered(t *testing.T) {
 }
 
 func TestDeadlineTravels(t *testing.T) {
-	c := startProcess(t)
+	c, _ := startProcess(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
 	left, err := Invoke[None, time.Duration](ctx, c, "T.Deadline", None{})
