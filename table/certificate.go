@@ -1,0 +1,172 @@
+package table
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// KeyPair is one certificate of a cert answer, with its private key.
+type KeyPair struct {
+	Chain [][]byte          // DER, leaf first, issuers after it as far as the row has them
+	Leaf  *x509.Certificate // parsed Chain[0]
+	Key   []byte            // PEM block of the private key, of whatever kind; secret
+}
+
+// String keeps the key out of logs.
+func (k KeyPair) String() string { return "certificate for " + k.Leaf.Subject.String() }
+
+// GoString keeps the key out of %#v.
+func (k KeyPair) GoString() string { return k.String() }
+
+// ErrCert is wrapped by every error of ParseKeyPairs. Its text never quotes
+// key material.
+var ErrCert = errors.New("bad certificate")
+
+// ParseKeyPairs reads a cert answer: PEM of certificates and private keys in any
+// order and in any number of columns, or base64 of such PEM (rows of Postfix'
+// tls_server_sni_maps). Several keys (ECDSA beside RSA) give several pairs, in
+// the order of the keys. Every key must belong to a certificate, except that an
+// encrypted key, when it is the only one, is taken on trust. EC parameters and
+// unknown blocks are skipped.
+func ParseKeyPairs(row Row) ([]KeyPair, error) {
+	var certs []*x509.Certificate
+	var keys []*pem.Block
+	for i, col := range row {
+		blocks, err := pemBlocks(col)
+		if err != nil {
+			return nil, fmt.Errorf("%w: column %d: %w", ErrCert, i+1, err)
+		}
+		for _, b := range blocks {
+			switch {
+			case b.Type == "CERTIFICATE":
+				c, err := x509.ParseCertificate(b.Bytes)
+				if err != nil {
+					return nil, fmt.Errorf("%w: certificate %d: %w", ErrCert, len(certs)+1, err)
+				}
+				certs = append(certs, c)
+			case strings.HasSuffix(b.Type, "PRIVATE KEY"):
+				keys = append(keys, b)
+			}
+		}
+	}
+	switch {
+	case len(certs) == 0:
+		return nil, fmt.Errorf("%w: no CERTIFICATE block", ErrCert)
+	case len(keys) == 0:
+		return nil, fmt.Errorf("%w: no PRIVATE KEY block", ErrCert)
+	}
+	return pairKeys(certs, keys)
+}
+
+func pairKeys(certs []*x509.Certificate, keys []*pem.Block) ([]KeyPair, error) {
+	var pairs []KeyPair
+	for i, k := range keys {
+		leaf, err := leafFor(certs, k, len(keys) == 1)
+		if err != nil {
+			return nil, fmt.Errorf("%w: private key %d: %w", ErrCert, i+1, err)
+		}
+		pairs = append(pairs, KeyPair{Chain: chainFrom(leaf, certs), Leaf: leaf, Key: pem.EncodeToMemory(k)})
+	}
+	return pairs, nil
+}
+
+// leafFor finds the certificate of a key.
+func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certificate, error) {
+	if isEncrypted(k) {
+		if sole {
+			return likelyLeaf(certs), nil
+		}
+		return nil, errors.New("is encrypted, and there are several keys: which certificate it belongs to cannot be told")
+	}
+	key, err := ParsePrivateKey(k)
+	if err != nil {
+		return nil, err
+	}
+	pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
+	if !ok {
+		return nil, errors.New("unknown kind of key")
+	}
+	for _, c := range certs {
+		if pub.Equal(c.PublicKey) {
+			return c, nil
+		}
+	}
+	return nil, errors.New("does not match any certificate")
+}
+
+// isEncrypted recognises PKCS#8 encryption and the older header of RFC 1421.
+func isEncrypted(k *pem.Block) bool {
+	return k.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(k.Headers["Proc-Type"], "ENCRYPTED")
+}
+
+// ParsePrivateKey reads a PKCS#8, PKCS#1 or SEC1 block that is not encrypted.
+// The label is only a hint: whichever form the content has is taken.
+func ParsePrivateKey(k *pem.Block) (crypto.Signer, error) {
+	if isEncrypted(k) {
+		return nil, errors.New("private key is encrypted")
+	}
+	if any8, err := x509.ParsePKCS8PrivateKey(k.Bytes); err == nil {
+		switch key := any8.(type) {
+		case *rsa.PrivateKey:
+			return key, nil
+		case *ecdsa.PrivateKey:
+			return key, nil
+		case ed25519.PrivateKey:
+			return key, nil
+		}
+		return nil, fmt.Errorf("private key of a kind that TLS cannot use: %T", any8)
+	}
+	if key, err := x509.ParsePKCS1PrivateKey(k.Bytes); err == nil {
+		return key, nil
+	}
+	if key, err := x509.ParseECPrivateKey(k.Bytes); err == nil {
+		return key, nil
+	}
+	return nil, errors.New("private key is not PKCS#8, PKCS#1 or SEC1")
+}
+
+// likelyLeaf returns the first certificate that issued none of the others.
+func likelyLeaf(certs []*x509.Certificate) *x509.Certificate {
+	for _, c := range certs {
+		issuer := false
+		for _, other := range certs {
+			issuer = issuer || other != c && bytes.Equal(other.RawIssuer, c.RawSubject)
+		}
+		if !issuer {
+			return c
+		}
+	}
+	return certs[0]
+}
+
+// chainFrom orders issuers after leaf. Certificates that belong to no place in
+// the chain are left out: a peer could do nothing with them.
+func chainFrom(leaf *x509.Certificate, certs []*x509.Certificate) [][]byte {
+	chain := [][]byte{leaf.Raw}
+	used := map[*x509.Certificate]bool{leaf: true}
+	for at := leaf; at != nil && !bytes.Equal(at.RawIssuer, at.RawSubject); {
+		at = issuerOf(at, certs, used)
+		if at != nil {
+			used[at] = true
+			chain = append(chain, at.Raw)
+		}
+	}
+	return chain
+}
+
+func issuerOf(c *x509.Certificate, certs []*x509.Certificate, used map[*x509.Certificate]bool) *x509.Certificate {
+	for _, o := range certs {
+		if !used[o] && bytes.Equal(c.RawIssuer, o.RawSubject) && c.CheckSignatureFrom(o) == nil {
+			return o
+		}
+	}
+	return nil
+}

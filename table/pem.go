@@ -1,0 +1,92 @@
+package table
+
+import (
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// Bounds of one PEM answer.
+const (
+	maxPEM    = 4 << 20
+	maxBlocks = 1000
+)
+
+// ParseCA reads a ca answer: a bundle of trust anchors as PEM, or base64 of
+// PEM, in any number of columns. Text between blocks is skipped, other blocks
+// are an error.
+func ParseCA(row Row) ([]*x509.Certificate, error) {
+	var anchors []*x509.Certificate
+	for _, col := range row {
+		blocks, err := pemBlocks(col)
+		if err != nil {
+			return nil, fmt.Errorf("ca: %w", err)
+		}
+		for _, b := range blocks {
+			if b.Type != "CERTIFICATE" && b.Type != "TRUSTED CERTIFICATE" && b.Type != "X509 CERTIFICATE" {
+				return nil, fmt.Errorf("ca: PEM block is not a certificate but %q", b.Type)
+			}
+			c, err := x509.ParseCertificate(b.Bytes)
+			if err != nil {
+				return nil, fmt.Errorf("ca: certificate %d: %w", len(anchors)+1, err)
+			}
+			anchors = append(anchors, c)
+		}
+	}
+	if len(anchors) == 0 {
+		return nil, errors.New("ca: no certificate in the answer")
+	}
+	return anchors, nil
+}
+
+// pemBlocks returns the blocks of PEM text, or of base64 of PEM text. Empty
+// text has none.
+func pemBlocks(text string) ([]*pem.Block, error) {
+	if len(text) > maxPEM {
+		return nil, fmt.Errorf("PEM longer than %d bytes", maxPEM)
+	}
+	if strings.TrimSpace(text) == "" {
+		return nil, nil
+	}
+	if !strings.Contains(text, "-----BEGIN") {
+		var err error
+		if text, err = unwrapBase64(text); err != nil {
+			return nil, err
+		}
+	}
+	var blocks []*pem.Block
+	rest := []byte(text)
+	for {
+		var b *pem.Block
+		if b, rest = pem.Decode(rest); b == nil {
+			break
+		}
+		if len(blocks) == maxBlocks {
+			return nil, fmt.Errorf("more than %d PEM blocks", maxBlocks)
+		}
+		blocks = append(blocks, b)
+	}
+	if begins := strings.Count(text, "-----BEGIN "); begins != len(blocks) {
+		return nil, fmt.Errorf("%d of %d PEM blocks are damaged", begins-len(blocks), begins)
+	}
+	return blocks, nil
+}
+
+// unwrapBase64 undoes the base64 that makes PEM fit on one line, as Postfix'
+// postmap -F writes it.
+func unwrapBase64(text string) (string, error) {
+	clean := strings.Map(func(r rune) rune {
+		if r == ' ' || r == '\t' || r == '\r' || r == '\n' {
+			return -1
+		}
+		return r
+	}, text)
+	b, err := base64.StdEncoding.DecodeString(clean)
+	if err != nil || !strings.Contains(string(b), "-----BEGIN") {
+		return "", errors.New("neither PEM nor base64 of PEM")
+	}
+	return string(b), nil
+}

@@ -1,0 +1,61 @@
+package table
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"tabard/internal/address"
+)
+
+// ParseSource reads a source row: IP addresses, with or without brackets.
+func ParseSource(row Row) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, text := range listOf(row) {
+		ip, err := ParseIP(text)
+		if err != nil {
+			return nil, fmt.Errorf("source: %w", err)
+		}
+		out = append(out, ip)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("source: no address in the answer")
+	}
+	return out, nil
+}
+
+// ParseAddrName reads an addrname answer: one host name.
+func ParseAddrName(row Row) (string, error) {
+	name := strings.TrimSpace(only(row))
+	if name == "" || address.CheckDomain(name) != nil {
+		return "", fmt.Errorf("addrname: %q is not a host name", address.OneLine(name, 100))
+	}
+	return strings.ToLower(name), nil
+}
+
+// ParseRelayHosts reads a relayhost answer: the texts of relay URLs, in order
+// of preference.
+func ParseRelayHosts(row Row) ([]string, error) {
+	urls := listOf(row)
+	if len(urls) == 0 {
+		return nil, errors.New("relayhost: no URL in the answer")
+	}
+	return urls, nil
+}
+
+// ParseText reads an answer of a single text: config, certauth, tlspolicy.
+func ParseText(row Row) (string, error) {
+	if len(row) != 1 {
+		return "", fmt.Errorf("%d columns, want 1", len(row))
+	}
+	return row[0], nil
+}
+
+// only returns the single column, or nothing.
+func only(row Row) string {
+	if len(row) != 1 {
+		return ""
+	}
+	return row[0]
+}
