@@ -8,6 +8,9 @@ CREATE TABLE domains (
     created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
 
+-- Wildcards are walked, and they are few: an index of them alone.
+CREATE INDEX domains_wildcard ON domains (name) WHERE instr(name, '*') > 0;
+
 CREATE TABLE users (
     name     TEXT PRIMARY KEY COLLATE NOCASE NOT NULL CHECK (typeof(name) = 'text' AND length(name) BETWEEN 1 AND 320),
     password TEXT,                              -- crypt(3) style hash; NULL: cannot log in
@@ -99,6 +102,8 @@ CREATE TABLE addresses (
     address TEXT PRIMARY KEY COLLATE NOCASE NOT NULL CHECK (typeof(address) = 'text' AND length(address) BETWEEN 1 AND 320),
     created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP
 );
+
+CREATE INDEX addresses_wildcard ON addresses (address) WHERE instr(address, '*') > 0;
 
 CREATE TABLE dkim_keys (
     domain   TEXT COLLATE NOCASE NOT NULL CHECK (typeof(domain) = 'text' AND length(domain) BETWEEN 1 AND 255),
