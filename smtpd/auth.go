@@ -1,0 +1,147 @@
+package smtpd
+
+import (
+	"errors"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-sasl"
+	"github.com/emersion/go-smtp"
+
+	"tabard/internal/address"
+	"tabard/internal/config"
+	"tabard/lookup"
+)
+
+// maxAuthFailures closes a session that guesses: the third failure is answered
+// with 421.
+const maxAuthFailures = 3
+
+// AuthMechanisms offers passwords under TLS only (RFC 4954 section 4).
+func (s *session) AuthMechanisms() []string {
+	if s.c.ln.Auth == config.AuthNone || s.c.tls == nil || s.user != "" {
+		return nil
+	}
+	return []string{sasl.Plain, sasl.Login}
+}
+
+// noAuth refuses AUTH where it is not offered.
+func (s *session) noAuth() bool {
+	c := s.c
+	switch {
+	case c.ln.Auth == config.AuthNone:
+		c.reply(503, "5.5.1", "Authentication is not offered here")
+	case c.tls == nil:
+		c.reply(538, "5.7.11", "Encryption required for authentication: use STARTTLS")
+	case s.user != "":
+		c.reply(503, "5.5.1", "Already authenticated")
+	case s.tx != nil:
+		c.reply(503, "5.5.1", "AUTH is not allowed during a mail transaction")
+	default:
+		return false
+	}
+	return true
+}
+
+// Auth begins one attempt.
+func (s *session) Auth(mechanism string) (sasl.Server, error) {
+	switch mechanism {
+	case sasl.Plain:
+		return plainServer{sasl.NewPlainServer(s.authenticatePlain)}, nil
+	case sasl.Login:
+		return &loginServer{done: s.authenticate}, nil
+	}
+	return nil, refuse(504, smtp.EnhancedCode{5, 5, 4}, "Unrecognized authentication mechanism")
+}
+
+func (s *session) authenticatePlain(identity, user, password string) error {
+	if identity != "" && identity != user {
+		return s.authFailed(user, "permfail")
+	}
+	return s.authenticate(user, password)
+}
+
+// authenticate asks lookup. Passwords with line ends or NUL never leave here:
+// they would be lines in a table program's protocol.
+func (s *session) authenticate(user, password string) error {
+	if user == "" || strings.ContainsAny(user, "\r\n\x00") || strings.ContainsAny(password, "\r\n\x00") {
+		return s.authFailed(user, "permfail")
+	}
+	ctx, cancel := s.asking()
+	defer cancel()
+	r, err := s.srv.lookup.Authenticate(ctx, lookup.AuthRequest{Listener: s.c.ln.Index, User: user, Password: password})
+	switch {
+	case err != nil:
+		s.c.warn("smtp lookup failed", slog.String("question", "authenticate"), slog.String("error", err.Error()))
+		s.logAuth(user, "tempfail")
+		return refuse(454, smtp.EnhancedCode{4, 7, 0}, "Temporary authentication failure")
+	case !r.OK:
+		return s.authFailed(user, "permfail")
+	}
+	if s.user = r.User; s.user == "" {
+		s.user = user
+	}
+	s.logAuth(user, "ok")
+	return nil
+}
+
+// authFailed waits a little before it answers: guessing shall take time, and a
+// connection has maxAuthFailures guesses.
+func (s *session) authFailed(user, result string) error {
+	s.logAuth(user, result)
+	s.failures++
+	s.c.pause(s.srv.cfg.Timeouts.AuthDelay)
+	if s.failures >= maxAuthFailures {
+		return refuse(421, smtp.EnhancedCode{4, 7, 0}, "Too many authentication failures")
+	}
+	return refuse(535, smtp.EnhancedCode{5, 7, 8}, "Authentication failed")
+}
+
+func (s *session) logAuth(user, result string) {
+	s.c.event("smtp authentication", slog.String("user", address.OneLine(user, 255)), slog.String("result", result))
+}
+
+// pause waits, but not beyond the end of the connection's life.
+func (c *conn) pause(d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-c.ctx.Done():
+	}
+}
+
+// plainServer gives go-sasl's PLAIN the SMTP reply for a response that is not
+// three fields.
+type plainServer struct{ sasl.Server }
+
+// Next takes the client's response.
+func (p plainServer) Next(response []byte) ([]byte, bool, error) {
+	challenge, done, err := p.Server.Next(response)
+	var reply *smtp.SMTPError
+	if err != nil && !errors.As(err, &reply) {
+		err = refuse(501, smtp.EnhancedCode{5, 5, 2}, "Malformed authentication response")
+	}
+	return challenge, done, err
+}
+
+// loginServer is the LOGIN mechanism (draft-murchison-sasl-login), which go-sasl
+// has for clients only.
+type loginServer struct {
+	user *string
+	done func(user, password string) error
+}
+
+// Next takes the user name, perhaps sent along with AUTH, and then the password.
+func (l *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	switch {
+	case l.user == nil && response == nil:
+		return []byte("Username:"), false, nil
+	case l.user == nil:
+		user := string(response)
+		l.user = &user
+		return []byte("Password:"), false, nil
+	}
+	return nil, true, l.done(*l.user, string(response))
+}

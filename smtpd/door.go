@@ -1,0 +1,162 @@
+package smtpd
+
+import (
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/emersion/go-smtp"
+
+	"tabard/internal/config"
+)
+
+// door counts who is in, and closes.
+type door struct {
+	max, perAddr int
+
+	draining  atomic.Bool // set under mu, read without
+	mu        sync.Mutex
+	conns     map[*conn]struct{}
+	addrs     map[netip.Prefix]int
+	listeners map[net.Listener]*smtp.Server
+	servers   []*smtp.Server
+	refused   int       // since the last line that said so
+	told      time.Time // when that was
+}
+
+func (d *door) init(max, perAddr int) {
+	d.max, d.perAddr = max, perAddr
+	d.conns = map[*conn]struct{}{}
+	d.addrs = map[netip.Prefix]int{}
+	d.listeners = map[net.Listener]*smtp.Server{}
+}
+
+// open registers a listener; false when the server is already stopping.
+func (d *door) open(srv *smtp.Server, l net.Listener) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.draining.Load() {
+		return false
+	}
+	d.listeners[l] = srv
+	d.servers = append(d.servers, srv)
+	return true
+}
+
+func (d *door) shut(l net.Listener) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.listeners, l)
+}
+
+// enter lets a connection in, or says why not.
+func (d *door) enter(c *conn) (refusal string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	switch {
+	case d.draining.Load():
+		return "421 4.3.2 Service shutting down\r\n"
+	case len(d.conns) >= d.max:
+		return "421 4.3.2 Too many connections\r\n"
+	case c.group.IsValid() && d.addrs[c.group] >= d.perAddr:
+		return "421 4.7.0 Too many connections from your address\r\n"
+	}
+	d.conns[c] = struct{}{}
+	if c.group.IsValid() {
+		d.addrs[c.group]++
+	}
+	return ""
+}
+
+func (d *door) leave(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, in := d.conns[c]; !in {
+		return
+	}
+	delete(d.conns, c)
+	if d.addrs[c.group]--; d.addrs[c.group] <= 0 {
+		delete(d.addrs, c.group)
+	}
+}
+
+// drain closes the listeners, wakes the idle sessions and returns the servers
+// to wait for.
+func (d *door) drain() []*smtp.Server {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.draining.Store(true)
+	for l := range d.listeners {
+		_ = l.Close()
+	}
+	for c := range d.conns {
+		c.wake()
+	}
+	return d.servers
+}
+
+// cut closes every socket that is left.
+func (d *door) cut() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for c := range d.conns {
+		_ = c.raw.Close()
+	}
+}
+
+// count adds one refusal and says how many to report now: a flood of
+// connections must not become a flood of log lines.
+func (d *door) count(now time.Time) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.refused++
+	if now.Sub(d.told) < time.Second {
+		return 0
+	}
+	n := d.refused
+	d.refused, d.told = 0, now
+	return n
+}
+
+// gate is the listener that go-smtp sees: connections come out wrapped, and
+// those above the limits are turned away before it sees them.
+type gate struct {
+	net.Listener
+	srv *Server
+	ln  *Listener
+}
+
+// Accept waits for the next connection that is let in.
+func (g *gate) Accept() (net.Conn, error) {
+	for {
+		raw, err := g.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		c := newConn(g.srv, g.ln, raw)
+		refusal := g.srv.door.enter(c)
+		if refusal == "" {
+			c.start()
+			return c, nil
+		}
+		g.refuse(raw, refusal)
+	}
+}
+
+// refuse writes one line, which a fresh socket takes without waiting, and
+// closes.
+func (g *gate) refuse(raw net.Conn, line string) {
+	now := time.Now()
+	_ = raw.SetWriteDeadline(now.Add(100 * time.Millisecond))
+	if g.ln.TLS != config.TLSImplicit {
+		_, _ = raw.Write([]byte(line))
+	}
+	_ = raw.Close()
+	if n := g.srv.door.count(now); n > 0 {
+		g.srv.log.Warn("smtp connections refused", slog.Int("count", n),
+			slog.String("address", remoteText(raw)), slog.String("result", line[:len(line)-2]))
+	}
+}

@@ -1,0 +1,133 @@
+package smtpd
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"tabard/internal/address"
+	"tabard/internal/config"
+	"tabard/lookup"
+)
+
+// offersTLS reports whether STARTTLS makes sense now (RFC 3207 section 4.2: not
+// twice).
+func (c *conn) offersTLS() bool {
+	return c.tls == nil && (c.ln.TLS == config.TLSStart || c.ln.TLS == config.TLSRequire)
+}
+
+// startTLS carries out STARTTLS. go-smtp knows nothing of it.
+func (s *session) startTLS(arg string) {
+	c := s.c
+	switch {
+	case arg != "":
+		c.reply(501, "5.5.4", "STARTTLS takes no parameters")
+	case c.tls != nil:
+		c.reply(503, "5.5.1", "TLS is active already")
+	case !c.offersTLS():
+		c.reply(502, "5.5.1", "STARTTLS is not offered here")
+	case s.tx != nil:
+		c.reply(503, "5.5.1", "STARTTLS is not allowed during a mail transaction")
+	case c.br.Buffered() > 0:
+		// Plain text behind STARTTLS was perhaps put there by someone between
+		// us and the client, to be run inside the encrypted session.
+		c.hangup("plain text after STARTTLS")
+		c.reply(554, "5.5.1", "Pipelining after STARTTLS is not allowed")
+	default:
+		c.put("220 2.0.0 Ready to start TLS")
+		c.flush()
+		c.handshake()
+	}
+}
+
+// handshake puts TLS between the socket and us. Nothing that the client said
+// before survives (RFC 3207 section 4.2).
+func (c *conn) handshake() bool {
+	limit := c.srv.cfg.Timeouts.Handshake
+	ctx, cancel := context.WithTimeout(c.ctx, limit)
+	defer cancel()
+	_ = c.raw.SetDeadline(time.Now().Add(limit))
+	tc := tls.Server(c.raw, c.srv.tlsConfig(c.ln))
+	if err := tc.HandshakeContext(ctx); err != nil {
+		c.handshakeFailed(err)
+		return false
+	}
+	_ = c.raw.SetDeadline(time.Time{})
+	c.tls, c.rw = tc, tc
+	c.br.Reset(network{c})
+	s := c.sess
+	s.Reset()
+	s.helo, s.user, s.verdict = "", "", lookup.Verdict{}
+	c.command = c.command[:0]
+	state := tc.ConnectionState()
+	c.event("smtp tls", slog.String("ciphers", cipherText(state)), slog.String("name", address.OneLine(state.ServerName, 255)))
+	c.verifyPeer(state)
+	return true
+}
+
+func (c *conn) handshakeFailed(err error) {
+	c.dead = true
+	c.linger = false
+	var missing *noCertificate
+	if errors.As(err, &missing) {
+		c.warn("smtp tls failed", slog.String("name", missing.name), slog.String("error", missing.Error()))
+	}
+	text := err.Error()
+	if errors.Is(err, io.EOF) {
+		text = "connection closed during the handshake"
+	}
+	if c.reason == "" {
+		c.reason = "tls: " + text
+	}
+}
+
+// cipherText is version and cipher as Received and logs print them.
+func cipherText(state tls.ConnectionState) string {
+	version := strings.Replace(tls.VersionName(state.Version), " ", "v", 1)
+	return version + ":" + tls.CipherSuiteName(state.CipherSuite)
+}
+
+// verifyPeer lets lookup judge a client certificate, where one was asked for.
+// The verdict is a fact for Received and rules; mayMail acts on it.
+func (c *conn) verifyPeer(state tls.ConnectionState) {
+	if c.ln.Verify == config.VerifyNone || len(state.PeerCertificates) == 0 {
+		return
+	}
+	chain := make([][]byte, len(state.PeerCertificates))
+	for i, cert := range state.PeerCertificates {
+		chain[i] = cert.Raw
+	}
+	ctx, cancel := c.sess.asking()
+	defer cancel()
+	v, err := c.srv.lookup.Verify(ctx, lookup.VerifyRequest{Listener: c.ln.Index, Use: lookup.UseClient, Chain: chain})
+	if err != nil {
+		c.warn("smtp lookup failed", slog.String("question", "verify"), slog.String("error", err.Error()))
+		v = lookup.Verdict{Reason: "for now"}
+	}
+	c.sess.verdict = v
+	c.event("smtp cert-check", slog.String("result", v.State.String()), slog.String("identity", address.OneLine(v.Identity, 255)),
+		slog.String("reason", address.OneLine(v.Reason, 255)))
+}
+
+// tlsConfig is the configuration of a listener's handshakes.
+func (s *Server) tlsConfig(ln *Listener) *tls.Config {
+	cfg := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		// A resumed session would skip the choice of a certificate, so that a
+		// replaced one went on being vouched for, and the check of the client's.
+		// Tickets also break senders that resume towards another server
+		// (golang/go issue 70232).
+		SessionTicketsDisabled: true,
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			return s.certificate(h, ln)
+		},
+	}
+	if ln.Verify != config.VerifyNone {
+		cfg.ClientAuth = tls.RequestClientCert // lookup judges it, not crypto/tls
+	}
+	return cfg
+}
