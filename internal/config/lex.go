@@ -11,9 +11,9 @@ const maxToken = 8096
 
 // maxText bounds everything that one reading reads: files, and values of macros
 // each time that they are used.
-const maxText = 32 << 20
+const maxText = 4 << 20
 
-const tooMuchText = "more than 32 MiB of configuration text"
+const tooMuchText = "more than 4 MiB of configuration text"
 
 type kind uint8
 

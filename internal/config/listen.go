@@ -38,6 +38,9 @@ func (p *parser) listen(pos Pos) *Error {
 		}
 		l.Host = addr.String()
 	}
+	if l.Host == "*" {
+		return errorAt(at, "%q; expected an address, a host name or an interface (0.0.0.0 and :: mean every address)", l.Host)
+	}
 	if err := parseOptions(p, l, listenOptions()); err != nil {
 		return err
 	}
