@@ -73,6 +73,10 @@ func ParseNodes(row Row) ([]Node, error) {
 			return nil, err
 		}
 	}
+	if len(nodes) == 0 {
+		// Delivering to nobody would lose mail without a word.
+		return nil, fmt.Errorf("%w: nothing in the answer", ErrNode)
+	}
 	return nodes, nil
 }
 

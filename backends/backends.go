@@ -1,0 +1,32 @@
+// Package backends opens declared tables by their kind.
+package backends
+
+import (
+	"context"
+	"fmt"
+
+	"tabard/backends/file"
+	"tabard/backends/sqlite"
+	"tabard/backends/static"
+	"tabard/internal/config"
+	"tabard/table"
+)
+
+// Open opens the backend of a declared table. Kinds that this version does not
+// have are an error. A source that is unreachable is not, where it can heal:
+// see table.Pinger.
+func Open(ctx context.Context, c config.Table, o table.Options) (table.Backend, error) {
+	open := map[string]func(context.Context, config.Table, table.Options) (table.Backend, error){
+		"static": static.Open,
+		"file":   file.Open,
+		"sqlite": sqlite.Open,
+	}[c.Kind]
+	if open == nil {
+		return nil, fmt.Errorf("%s: table %s: tables of kind %q are not supported yet", c.Pos, c.Name, c.Kind)
+	}
+	b, err := open(ctx, c, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: table %s: %w", c.Pos, c.Name, err)
+	}
+	return b, nil
+}
