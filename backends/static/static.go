@@ -6,8 +6,10 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"tabard/internal/config"
 	"tabard/table"
@@ -29,10 +31,11 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 // Fetching goes in sorted order of keys.
 type Table struct {
 	mapping bool
-	entries []config.KeyVal            // sorted by folded key, without duplicates
-	raw     []string                   // every key as written, for patterns
-	index   map[string]int             // folded key to its place in entries
-	delim   string                     // smtp sub-addr-delim
+	entries []config.KeyVal // sorted by folded key, without duplicates
+	raw     []string        // every key as written, for patterns
+	index   map[string]int  // folded key to its place in entries
+	delim   string          // smtp sub-addr-delim
+	closed  atomic.Bool
 	mu      sync.Mutex                 // guards built
 	built   map[table.Service]*matcher // made when first asked
 }
@@ -165,13 +168,19 @@ func (t *Table) InUse() []table.Service {
 	return used
 }
 
-// Close does nothing: there is nothing to release.
-func (t *Table) Close() error { return nil }
+// Close makes every later question an error.
+func (t *Table) Close() error {
+	t.closed.Store(true)
+	return nil
+}
 
 // carries refuses what no list can answer.
 func (t *Table) carries(ctx context.Context, s table.Service) error {
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if t.closed.Load() {
+		return os.ErrClosed
 	}
 	if s == table.Auth {
 		return fmt.Errorf("%w: it cannot check passwords", table.ErrUnsupported)
