@@ -1,0 +1,34 @@
+package mta
+
+import (
+	"fmt"
+	"strings"
+
+	"tabard/lookup"
+)
+
+// destination is everything about a route that a session depends on. Messages
+// share sessions when all of it is equal, so that a session never serves a
+// message that asks for more than it has.
+type destination struct {
+	key    string // all of the below
+	action string
+	domain string // empty when the route names hosts
+	route  lookup.Route
+	helo   string
+}
+
+// destinationOf names the destination of a job whose route was just looked up.
+func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destination {
+	d := &destination{action: action, domain: domain, route: route, helo: or(route.Helo, m.cfg.Hostname)}
+	var urls []string
+	for _, u := range route.Hosts {
+		urls = append(urls, fmt.Sprintf("%s %q %q %s", u.Scheme, u.Label, u.Host, u.Port))
+	}
+	if len(urls) > 0 {
+		d.domain = ""
+	}
+	d.key = fmt.Sprintf("%q %q [%s] %q %q %t %t %t %q", action, d.domain, strings.Join(urls, ","),
+		d.helo, route.Source, route.TLS, route.NoVerify, route.Present, route.BackupMX)
+	return d
+}

@@ -1,0 +1,119 @@
+package mta
+
+import (
+	"sync"
+	"time"
+)
+
+// idlers keeps sessions that have nothing to do, for a short time, for the next
+// message of the same destination.
+type idlers struct {
+	keep   time.Duration
+	mu     sync.Mutex
+	closed bool
+	byKey  map[string][]*session
+	ending sync.WaitGroup
+}
+
+func newIdlers(keep time.Duration) *idlers {
+	return &idlers{keep: keep, byKey: make(map[string][]*session)}
+}
+
+// take returns the session that was used last, or nil.
+func (p *idlers) take(key string) *session {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	list := p.byKey[key]
+	if len(list) == 0 {
+		return nil
+	}
+	s := list[len(list)-1]
+	p.drop(s)
+	return s
+}
+
+// put keeps a session, or ends it if there is no more to come.
+func (p *idlers) put(s *session) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		s.quit("quit")
+		return
+	}
+	s.timer = time.AfterFunc(p.keep, func() { p.expire(s) })
+	p.byKey[s.dest.key] = append(p.byKey[s.dest.key], s)
+	p.mu.Unlock()
+}
+
+func (p *idlers) expire(s *session) {
+	p.mu.Lock()
+	found := p.drop(s)
+	if found {
+		p.ending.Add(1)
+	}
+	p.mu.Unlock()
+	if found {
+		s.quit("quit")
+		p.ending.Done()
+	}
+}
+
+// evict ends one session to an address, to make room for another destination.
+func (p *idlers) evict(addr string) {
+	p.mu.Lock()
+	s := p.find(addr)
+	if s != nil {
+		p.drop(s)
+	}
+	p.mu.Unlock()
+	if s != nil {
+		s.quit("quit")
+	}
+}
+
+func (p *idlers) find(addr string) *session {
+	for _, list := range p.byKey {
+		for _, s := range list {
+			if s.addr == addr {
+				return s
+			}
+		}
+	}
+	return nil
+}
+
+// drop takes a session out of the lists. The caller holds the lock.
+func (p *idlers) drop(s *session) bool {
+	list := p.byKey[s.dest.key]
+	for i, have := range list {
+		if have != s {
+			continue
+		}
+		s.timer.Stop()
+		if list = append(list[:i], list[i+1:]...); len(list) == 0 {
+			delete(p.byKey, s.dest.key)
+		} else {
+			p.byKey[s.dest.key] = list
+		}
+		return true
+	}
+	return false
+}
+
+// close ends every session, and those that are put later.
+func (p *idlers) close() {
+	p.mu.Lock()
+	p.closed = true
+	var all []*session
+	for _, list := range p.byKey {
+		all = append(all, list...)
+	}
+	for _, s := range all {
+		p.drop(s)
+	}
+	p.mu.Unlock()
+	for _, s := range all {
+		p.ending.Go(func() { s.quit("quit") })
+	}
+	p.ending.Wait()
+}

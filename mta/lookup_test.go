@@ -1,0 +1,105 @@
+package mta
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"tabard/lookup"
+)
+
+// memLookup is a lookup.Outbound in memory. Its verdicts are real.
+type memLookup struct {
+	mu        sync.Mutex
+	route     lookup.Route
+	routeErr  error
+	byDomain  map[string]lookup.Route
+	roots     *x509.CertPool
+	verifyErr error
+	creds     map[string]lookup.Credentials
+	asked     int // how often credentials were asked for
+	verified  int // how often a chain was to be verified
+}
+
+func newMemLookup() *memLookup {
+	return &memLookup{byDomain: make(map[string]lookup.Route), creds: make(map[string]lookup.Credentials), roots: x509.NewCertPool()}
+}
+
+func (l *memLookup) set(r lookup.Route) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.route = r
+}
+
+func (l *memLookup) Route(_ context.Context, r lookup.RouteRequest) (lookup.Route, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if route, ok := l.byDomain[r.Domain]; ok {
+		return route, nil
+	}
+	return l.route, l.routeErr
+}
+
+func (l *memLookup) Certificate(context.Context, lookup.CertificateRequest) (lookup.Certificate, error) {
+	return lookup.Certificate{}, errors.New("not expected")
+}
+
+func (l *memLookup) Sign(context.Context, lookup.SignRequest) ([]byte, error) {
+	return nil, errors.New("not expected")
+}
+
+func (l *memLookup) Verify(_ context.Context, r lookup.VerifyRequest) (lookup.Verdict, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.verified++
+	if l.verifyErr != nil {
+		return lookup.Verdict{}, l.verifyErr
+	}
+	var certs []*x509.Certificate
+	for _, der := range r.Chain {
+		cert, err := x509.ParseCertificate(der)
+		if err != nil {
+			return lookup.Verdict{State: lookup.Failed, Reason: "malformed"}, nil
+		}
+		certs = append(certs, cert)
+	}
+	opts := x509.VerifyOptions{
+		Roots: l.roots, DNSName: r.Name, Intermediates: x509.NewCertPool(), CurrentTime: time.Now(),
+		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	for _, cert := range certs[1:] {
+		opts.Intermediates.AddCert(cert)
+	}
+	if _, err := certs[0].Verify(opts); err != nil {
+		return lookup.Verdict{State: lookup.Failed, Reason: reason(err)}, nil
+	}
+	return lookup.Verdict{State: lookup.Verified, Identity: r.Name}, nil
+}
+
+func reason(err error) string {
+	var name x509.HostnameError
+	var authority x509.UnknownAuthorityError
+	switch {
+	case errors.As(err, &name):
+		return "wrong-name"
+	case errors.As(err, &authority):
+		return "unknown-authority"
+	case strings.Contains(err.Error(), "expired"):
+		return "expired"
+	}
+	return "malformed"
+}
+
+func (l *memLookup) RelayCredentials(_ context.Context, r lookup.CredentialsRequest) (lookup.Credentials, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.asked++
+	c, ok := l.creds[r.Label]
+	if !ok {
+		return lookup.Credentials{}, errors.New("no such label")
+	}
+	return c, nil
+}

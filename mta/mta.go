@@ -1,0 +1,125 @@
+// Package mta sends mail out: it takes jobs from the queue, asks lookup how each
+// is to be delivered now, and delivers over SMTP or LMTP sessions that are
+// shared by messages of the same destination.
+//
+// What a relay URL's scheme promises is decided in one place (type policy). A
+// delivery is at least once: when a connection is lost between the final dot
+// and its reply, the message is sent again. A message with 8-bit content goes
+// unchanged also to a server that does not offer 8BITMIME, as is the custom;
+// only SMTPUTF8 is a reason to bounce (RFC 6531).
+package mta
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"tabard/lookup"
+	"tabard/queue"
+)
+
+// MTA delivers outbound mail. It is made by New and runs once.
+type MTA struct {
+	cfg       Config
+	lookup    lookup.Outbound
+	queue     queue.Worker
+	perDest   *limiter // transactions, by destination
+	perHost   *limiter // connections, by address
+	idle      *idlers
+	penalties *penalties
+	hard      context.Context // ends when running transactions must
+}
+
+// New returns an MTA that takes its work from w. It does nothing before Run.
+func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
+	cfg = cfg.withDefaults()
+	return &MTA{
+		cfg: cfg, lookup: l, queue: w,
+		perDest:   newLimiter(cfg.Limits.PerDestination, cfg.Limits.Waiting),
+		perHost:   newLimiter(cfg.Limits.PerHost, cfg.Limits.InFlight),
+		idle:      newIdlers(cfg.Timeouts.Idle),
+		penalties: newPenalties(time.Now),
+		hard:      context.Background(),
+	}
+}
+
+// Run delivers until ctx ends. Then it takes no more jobs, hands back those that
+// wait, lets running transactions finish for at most Config.StopTimeout, and
+// closes all sessions. It returns an error only when it cannot begin.
+func (m *MTA) Run(ctx context.Context) error {
+	if m.cfg.Resolver == nil || m.cfg.Hostname == "" {
+		return errors.New("mta: no resolver or no host name configured")
+	}
+	hard, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	m.hard = hard
+	var jobs sync.WaitGroup
+	m.take(ctx, &jobs)
+	timer := time.AfterFunc(m.cfg.StopTimeout, cut)
+	jobs.Wait()
+	timer.Stop()
+	m.idle.close()
+	return nil
+}
+
+// take starts a goroutine for every job, as many as may be in flight.
+func (m *MTA) take(ctx context.Context, jobs *sync.WaitGroup) {
+	free := make(chan struct{}, m.cfg.Limits.InFlight)
+	for range m.cfg.Limits.InFlight {
+		free <- struct{}{}
+	}
+	for {
+		select {
+		case <-free:
+			free <- struct{}{} // somebody's place; we only look
+		case <-ctx.Done():
+			return
+		}
+		batch, err := m.queue.Take(ctx, len(free))
+		if ctx.Err() != nil && len(batch) == 0 {
+			return
+		}
+		if err != nil {
+			m.cfg.Logger.Warn("mta cannot take jobs from the queue", "error", err.Error())
+			pause(ctx, time.Second)
+			continue
+		}
+		for i := range batch {
+			<-free
+			jobs.Go(func() {
+				m.report(m.process(ctx, &batch[i]))
+				free <- struct{}{}
+			})
+		}
+	}
+}
+
+// Reporting a result is tried a few times: if it fails for good, the lease ends
+// and the message is sent again.
+const (
+	reportTries   = 5
+	reportTimeout = 30 * time.Second
+)
+
+func (m *MTA) report(results []queue.Result) {
+	var err error
+	for try := range reportTries {
+		if err = m.reportOnce(results); err == nil {
+			return
+		}
+		pause(m.hard, time.Duration(1<<try)*100*time.Millisecond)
+	}
+	m.cfg.Logger.Error("mta cannot report results to the queue", "results", len(results), "error", err.Error())
+}
+
+func (m *MTA) reportOnce(results []queue.Result) error {
+	// Also results that come while stopping are reported.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(m.hard), reportTimeout)
+	defer cancel()
+	if err := m.queue.Done(ctx, results); err != nil {
+		return fmt.Errorf("report %d results: %w", len(results), err)
+	}
+	return nil
+}

@@ -1,0 +1,186 @@
+package mta
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// open makes a session with the best server of a destination that lets us. ctx
+// bounds the opening only.
+func (m *MTA) open(ctx context.Context, d *destination) (*session, *failure) {
+	hosts, fail := m.hosts(ctx, &d.route, d.domain)
+	if fail != nil {
+		return nil, fail
+	}
+	for _, h := range hosts[:min(len(hosts), m.cfg.Limits.Hosts)] {
+		s, f := m.openHost(ctx, d, h)
+		if f == nil {
+			return s, nil
+		}
+		fail = fail.or(f)
+		if ctx.Err() != nil {
+			return nil, returned("stopping")
+		}
+	}
+	return nil, fail
+}
+
+// openHost tries a host's addresses in turn.
+func (m *MTA) openHost(ctx context.Context, d *destination, h *host) (*session, *failure) {
+	addrs, fail := m.addresses(ctx, h, d.route.Source)
+	if fail != nil {
+		return nil, fail
+	}
+	for _, addr := range addrs {
+		s, ref := m.openAddr(ctx, d, h, addr)
+		if ref == nil {
+			return s, nil
+		}
+		ref.host = h.name
+		fail = fail.or(ref.failure())
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, fail
+}
+
+// openAddr walks through what the policy allows at one address. What failed
+// above the connection is remembered for this destination alone: another one
+// may ask for less, or for a certificate that this server does have.
+func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string) (*session, *refusal) {
+	place := d.key + " " + addr
+	if until, why, ok := m.penalties.enter(place); !ok {
+		return nil, &refusal{err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
+	}
+	var s *session
+	var ref *refusal
+	for o, again := h.policy.first(h.port), true; again; {
+		if s, ref = m.attempt(ctx, d, h, addr, o); ref == nil {
+			m.penalties.good(place)
+			return s, nil
+		}
+		if ctx.Err() != nil {
+			break
+		}
+		o, again = h.policy.next(o, ref.fault)
+	}
+	switch {
+	case ctx.Err() != nil || ref.silent || ref.fault == faultConnect || ref.fault == faultGreeting:
+		m.penalties.leave(place)
+	default:
+		ref.until = m.penalties.bad(place, ref.Error())
+	}
+	return nil, ref
+}
+
+// attempt opens one connection in one way. Faults of the connection itself are
+// remembered for everybody who goes to that address from the same source.
+func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string, o opening) (*session, *refusal) {
+	network, address := m.at(h, addr, o)
+	place := "route " + d.route.Source + " " + address
+	until, why, ok := m.penalties.enter(place)
+	if !ok {
+		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
+	}
+	s, ref := m.connect(ctx, d, h, network, address, addr, o)
+	switch {
+	case ctx.Err() != nil:
+		m.penalties.leave(place)
+	case ref != nil && (ref.fault == faultConnect || ref.fault == faultGreeting):
+		if ref.until.IsZero() {
+			ref.until = m.penalties.bad(place, ref.Error())
+		} else {
+			m.penalties.leave(place)
+		}
+	default:
+		m.penalties.good(place)
+	}
+	return s, ref
+}
+
+// connect takes a place at the address, dials, and brings the session up.
+func (m *MTA) connect(ctx context.Context, d *destination, h *host,
+	network, address, addr string, o opening) (*session, *refusal) {
+	log := m.cfg.Logger.With("session", newID())
+	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
+	if ref := m.place(ctx, addr); ref != nil {
+		log.Info("mta error", "reason", ref.Error())
+		return nil, ref
+	}
+	dialCtx, stop := context.WithTimeout(ctx, m.cfg.Timeouts.Connect)
+	conn, err := m.cfg.Dial(dialCtx, network, d.route.Source, address)
+	stop()
+	if err != nil {
+		m.perHost.release(addr)
+		log.Info("mta error", "reason", err.Error())
+		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
+	}
+	log.Info("mta connected")
+	l := newLink(ctx, conn, &m.cfg.Timeouts)
+	ch, ref := m.introduce(ctx, l, d, h, o, log)
+	if ref != nil {
+		l.close()
+		m.perHost.release(addr)
+		log.Info("mta error", "reason", ref.Error())
+		log.Info("mta disconnected", "reason", "error", "messages", 0)
+		return nil, ref
+	}
+	return m.newSession(l, d, h, addr, ch, log), nil
+}
+
+// place waits for one of the connections that an address may have, but not
+// longer than a connection may take.
+func (m *MTA) place(ctx context.Context, addr string) *refusal {
+	if m.perHost.full(addr) {
+		m.idle.evict(addr)
+	}
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Connect)
+	defer cancel()
+	if err := m.perHost.acquire(ctx, addr); err != nil {
+		return &refusal{
+			fault: faultConnect, err: fmt.Errorf("too many connections to %s", addr), until: time.Now().Add(penaltyUnit),
+		}
+	}
+	return nil
+}
+
+// introduce is the dialogue from the greeting to the point where mail can be
+// sent: the one place that carries out an opening.
+func (m *MTA) introduce(ctx context.Context, l *link, d *destination, h *host, o opening,
+	log *slog.Logger) (ch channel, ref *refusal) {
+	look := &inspection{mta: m, ctx: ctx, action: d.action, host: h}
+	if o == fromStart {
+		if ch, ref = look.secure(ctx, l, l.handshake, log); ref != nil {
+			return ch, ref
+		}
+	}
+	if ref = l.greeting(); ref != nil {
+		return ch, ref
+	}
+	verb := "EHLO"
+	if h.policy.lmtp() {
+		verb = "LHLO"
+	}
+	// Who knows no EHLO knows no STARTTLS either.
+	fallback := o == inClear || o == ifOffered
+	if ref = l.hello(verb, d.helo, fallback && !h.policy.lmtp()); ref != nil {
+		return ch, ref
+	}
+	_, offers := l.offers["STARTTLS"]
+	if o == startTLS && !offers {
+		return ch, &refusal{fault: faultNoTLS, err: errNoTLS}
+	}
+	if o == startTLS || o == ifOffered && offers {
+		if ch, ref = look.secure(ctx, l, l.startTLS, log); ref != nil {
+			return ch, ref
+		}
+		// What was offered in clear is void (RFC 3207 section 4.2).
+		if ref = l.hello(verb, d.helo, false); ref != nil {
+			return ch, ref
+		}
+	}
+	return ch, m.authenticate(ctx, l, d, h, ch)
+}

@@ -1,0 +1,151 @@
+package mta
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"tabard/lookup"
+	"tabard/queue"
+)
+
+// process makes one attempt at a job. stop ends waiting and opening; running
+// transactions end with m.hard.
+func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
+	if len(job.Envelopes) == 0 {
+		return nil
+	}
+	d, fail := m.route(stop, job)
+	if fail == nil {
+		err := m.perDest.acquire(stop, d.key)
+		if err == nil {
+			defer m.perDest.release(d.key)
+			return m.deliver(stop, d, job)
+		}
+		fail = returned(err.Error())
+		if errors.Is(err, errBusy) {
+			fail.notBefore = time.Now().Add(busyPause)
+			pause(stop, busyPause/2)
+		}
+	}
+	if stop.Err() != nil {
+		fail = returned("stopping")
+	}
+	return m.failAll(job, job.Envelopes, fail)
+}
+
+// busyPause is after how long a job is worth another look when too many wait
+// for its destination. Half of it is spent here, so that a queue that gives
+// such jobs out again at once is not spun.
+const busyPause = time.Second
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// route asks how to deliver the job now.
+func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
+	defer cancel()
+	first := job.Envelopes[0]
+	route, err := m.lookup.Route(ctx, lookup.RouteRequest{
+		Action: first.Action, Domain: job.Domain, Sender: job.Message.Sender, Recipient: first.Address,
+	})
+	if err != nil {
+		return nil, deferred("4.3.0", "cannot look up the route: "+err.Error())
+	}
+	return m.destinationOf(first.Action, job.Domain, route), nil
+}
+
+// deliver runs as many transactions as the recipients need, over as few
+// sessions as possible.
+func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) []queue.Result {
+	var results []queue.Result
+	todo := job.Envelopes
+	for len(todo) > 0 {
+		s, fail := m.session(stop, d)
+		if fail != nil {
+			return append(results, m.failAll(job, todo, fail)...)
+		}
+		for len(todo) > 0 && s.usable() {
+			batch, rest := m.batch(todo)
+			t := s.begin(job, batch, d.route.MailFrom)
+			t.run(m.hard)
+			if t.stale {
+				break
+			}
+			results = append(results, m.interrupted(t.results)...)
+			todo = append(t.again, rest...)
+		}
+		m.done(s)
+		if m.hard.Err() != nil {
+			return append(results, m.failAll(job, todo, returned("stopping"))...)
+		}
+	}
+	return results
+}
+
+// interrupted makes attempts that our own stop cut off not count.
+func (m *MTA) interrupted(results []queue.Result) []queue.Result {
+	if m.hard.Err() == nil {
+		return results
+	}
+	for i, r := range results {
+		if r.Outcome == queue.Deferred && r.Code == 0 {
+			results[i] = returned("stopping").result(r.ID)
+		}
+	}
+	return results
+}
+
+// session returns one that waits, or opens one.
+func (m *MTA) session(stop context.Context, d *destination) (*session, *failure) {
+	if stop.Err() != nil {
+		return nil, returned("stopping")
+	}
+	if s := m.idle.take(d.key); s != nil {
+		return s, nil
+	}
+	return m.open(stop, d)
+}
+
+// done keeps a session for the next message, or ends it.
+func (m *MTA) done(s *session) {
+	if s.usable() {
+		m.idle.put(s)
+		return
+	}
+	s.quit("quit")
+}
+
+// batch takes the recipients of the next transaction: not too many, and no
+// address twice, so that every reply belongs to one envelope.
+func (m *MTA) batch(todo []queue.Envelope) (batch, rest []queue.Envelope) {
+	seen := make(map[string]bool, len(todo))
+	for _, env := range todo {
+		if len(batch) == m.cfg.Limits.Recipients || seen[env.Address] {
+			rest = append(rest, env)
+			continue
+		}
+		seen[env.Address] = true
+		batch = append(batch, env)
+	}
+	return batch, rest
+}
+
+// failAll gives envelopes that no server was asked about the same result.
+func (m *MTA) failAll(job *queue.Job, envs []queue.Envelope, f *failure) []queue.Result {
+	results := make([]queue.Result, len(envs))
+	for i, env := range envs {
+		results[i] = f.result(env.ID)
+		if f.outcome != queue.Returned {
+			m.cfg.Logger.Info("mta delivery", deliveryAttrs(job, env, results[i], "", f.remote)...)
+		}
+	}
+	return results
+}

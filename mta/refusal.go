@@ -1,0 +1,113 @@
+package mta
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"tabard/queue"
+)
+
+// refusal is why a session could not be opened with one server.
+type refusal struct {
+	fault  fault
+	at     string // what we had said
+	reply  reply  // code 0: there was none
+	err    error
+	host   string    // who said so
+	until  time.Time // the server is not tried before
+	silent bool      // known from an earlier attempt: nothing was tried
+}
+
+// refuse returns nil if the answer was the one wanted.
+func refuse(f fault, at string, r reply, err error, wanted bool) *refusal {
+	if err == nil && wanted {
+		return nil
+	}
+	return &refusal{fault: f, at: at, reply: r, err: err}
+}
+
+// Error says on one line what happened.
+func (r *refusal) Error() string {
+	switch {
+	case r.err != nil && r.at != "":
+		return fmt.Sprintf("%s: %v", r.at, r.err)
+	case r.err != nil:
+		return r.err.Error()
+	}
+	return fmt.Sprintf("%s refused: %s", r.at, r.reply)
+}
+
+// failure turns a refusal into what it means for mail: it is deferred, also
+// when the code was 5xx, because nothing was said about the mail itself.
+func (r *refusal) failure() *failure {
+	f := &failure{
+		outcome: queue.Deferred, code: r.reply.code, enhanced: r.reply.enhanced(),
+		text: r.Error(), remote: r.host, notBefore: r.until,
+	}
+	if r.reply.code == 0 {
+		f.enhanced = r.enhanced()
+	}
+	return f
+}
+
+// enhanced is our own word for a fault (RFC 3463).
+func (r *refusal) enhanced() string {
+	switch r.fault {
+	case faultConnect:
+		return "4.4.1"
+	case faultNoTLS, faultRefused, faultHandshake, faultPeer, faultInjected:
+		return "4.7.5"
+	case faultAuth:
+		return "4.7.8"
+	}
+	return "4.4.2"
+}
+
+// failure is one outcome for every envelope of a job.
+type failure struct {
+	outcome   queue.Outcome
+	code      int
+	enhanced  string
+	text      string
+	remote    string
+	notBefore time.Time
+}
+
+func deferred(enhanced, text string) *failure {
+	return &failure{outcome: queue.Deferred, enhanced: enhanced, text: text}
+}
+
+func failed(enhanced, text string) *failure {
+	return &failure{outcome: queue.Failed, enhanced: enhanced, text: text}
+}
+
+// returned says that the job was not tried.
+func returned(text string) *failure { return &failure{outcome: queue.Returned, text: text} }
+
+// result applies the failure to one envelope.
+func (f *failure) result(id queue.EnvelopeID) queue.Result {
+	return queue.Result{
+		ID: id, Outcome: f.outcome, Code: f.code, Enhanced: f.enhanced, Text: f.text,
+		Remote: f.remote, NotBefore: f.notBefore,
+	}
+}
+
+// or keeps the failure that says more, of two servers that were tried for the
+// same mail. Mail can be tried again as soon as one of them may be.
+func (f *failure) or(later *failure) *failure {
+	if f == nil {
+		return later
+	}
+	best, other := later, f
+	if later.code == 0 && f.code != 0 {
+		best, other = f, later
+	}
+	joined := *best
+	if other.notBefore.Before(joined.notBefore) {
+		joined.notBefore = other.notBefore
+	}
+	return &joined
+}
+
+var errBusy = errors.New("too many messages are waiting for this destination")

@@ -1,0 +1,107 @@
+package mta
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"log/slog"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/emersion/go-smtp"
+)
+
+// session is an opened connection over which messages are sent, one at a time.
+type session struct {
+	mta      *MTA
+	dest     *destination
+	host     *host
+	addr     string // IP address or path of a socket
+	channel  channel
+	client   *smtp.Client
+	conn     *engineConn
+	log      *slog.Logger
+	messages int // transactions begun
+	timer    *time.Timer
+}
+
+// newID returns 16 random hexadecimal digits.
+func newID() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:]) // never fails
+	return hex.EncodeToString(b[:])
+}
+
+func (m *MTA) newSession(l *link, d *destination, h *host, addr string, ch channel, log *slog.Logger) *session {
+	l.bind(m.hard)
+	conn := newEngineConn(l)
+	s := &session{mta: m, dest: d, host: h, addr: addr, channel: ch, conn: conn, log: log}
+	if h.policy.lmtp() {
+		s.client = smtp.NewClientLMTP(conn)
+	} else {
+		s.client = smtp.NewClient(conn)
+	}
+	s.client.CommandTimeout = m.cfg.Timeouts.Command
+	s.client.SubmissionTimeout = m.cfg.Timeouts.End
+	return s
+}
+
+// usable reports whether the session may serve another message.
+func (s *session) usable() bool {
+	return s.conn.err == nil && s.messages < s.mta.cfg.Limits.Messages
+}
+
+// reset ends a transaction that was given up, keeping the session if the server
+// agrees.
+func (s *session) reset() {
+	if s.conn.err != nil {
+		return
+	}
+	if err := s.client.Reset(); err != nil {
+		s.conn.Close()
+	}
+}
+
+// quit says goodbye and closes. It waits for the answer a short time only.
+func (s *session) quit(reason string) {
+	if s.conn.err == nil {
+		s.client.CommandTimeout = s.mta.cfg.Timeouts.Quit
+		_ = s.client.Quit()
+	} else {
+		reason = s.conn.err.Error()
+	}
+	s.conn.Close()
+	s.mta.perHost.release(s.addr)
+	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)
+}
+
+// offers returns the parameters of an extension that the server offers.
+func (s *session) offers(keyword string) (params string, ok bool) {
+	params, ok = s.conn.link.offers[keyword]
+	return params, ok
+}
+
+// sizeLimit returns the largest message that the server takes, 0 if it did not
+// say, or nonsense (RFC 1870).
+func (s *session) sizeLimit() int64 {
+	params, _ := s.offers("SIZE")
+	word, _, _ := strings.Cut(params, " ")
+	n, err := strconv.ParseInt(word, 10, 64)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return n
+}
+
+// relay names the server as logs do: "192.0.2.1 (mx.example.org)".
+func (s *session) relay() string { return s.addr + " (" + s.host.name + ")" }
+
+// source returns the address that we send from.
+func (s *session) source() string {
+	host, _, err := net.SplitHostPort(s.conn.LocalAddr().String())
+	if err != nil {
+		return ""
+	}
+	return host
+}

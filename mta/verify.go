@@ -1,0 +1,114 @@
+package mta
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"tabard/lookup"
+)
+
+// inspection asks lookup for its verdict on a server's chain during one
+// handshake, and stops the handshake if the policy needs a better one.
+type inspection struct {
+	mta     *MTA
+	ctx     context.Context // of the session being opened; tls's callback has none
+	action  string
+	host    *host
+	verdict lookup.Verdict
+	err     error // why the handshake was stopped
+}
+
+// config returns the TLS configuration for the handshake. crypto/tls verifies
+// nothing itself: chain, names and trust anchors are lookup's business.
+func (i *inspection) config() *tls.Config {
+	return &tls.Config{
+		ServerName:         i.host.name,
+		InsecureSkipVerify: true,
+		VerifyConnection:   i.inspect,
+		MinVersion:         tls.VersionTLS12,
+	}
+}
+
+func (i *inspection) inspect(state tls.ConnectionState) error {
+	chain := make([][]byte, len(state.PeerCertificates))
+	for n, cert := range state.PeerCertificates {
+		chain[n] = cert.Raw
+	}
+	ctx, cancel := context.WithTimeout(i.ctx, i.mta.cfg.Timeouts.Lookup)
+	defer cancel()
+	verdict, err := i.mta.lookup.Verify(ctx, lookup.VerifyRequest{
+		Action: i.action, Use: lookup.UseServer, Name: i.host.name, Chain: chain,
+	})
+	if err != nil {
+		verdict = lookup.Verdict{State: lookup.Unchecked}
+	}
+	i.verdict = verdict
+	if i.host.policy.verify() {
+		i.err = i.judge(err)
+	}
+	return i.err
+}
+
+// judge returns why the verdict is not good enough.
+func (i *inspection) judge(err error) error {
+	switch {
+	case err != nil:
+		return fmt.Errorf("certificate of %s could not be checked: %w", i.host.name, err)
+	case i.verdict.State == lookup.Failed:
+		return fmt.Errorf("certificate of %s not verified: %s", i.host.name, i.verdict.Reason)
+	case i.verdict.State != lookup.Verified:
+		return errors.New("certificate was not checked")
+	}
+	return nil
+}
+
+// cipherText is the form of the log: "TLSv1.3:TLS_AES_128_GCM_SHA256:128".
+func cipherText(state tls.ConnectionState) string {
+	suite := tls.CipherSuiteName(state.CipherSuite)
+	bits := 128
+	if strings.Contains(suite, "_256_") || strings.Contains(suite, "CHACHA20") {
+		bits = 256
+	}
+	version := strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1)
+	return fmt.Sprintf("%s:%s:%d", version, suite, bits)
+}
+
+var errNoTLS = errors.New("the server does not offer STARTTLS")
+
+// secure runs a handshake and says what came of it.
+func (i *inspection) secure(ctx context.Context, l *link,
+	handshake func(context.Context, *tls.Config) *refusal, log *slog.Logger) (channel, *refusal) {
+	ref := handshake(ctx, i.config())
+	if i.err != nil {
+		ref = &refusal{fault: faultPeer, err: i.err}
+	}
+	if ref != nil {
+		return channel{}, ref
+	}
+	conn, ok := l.conn.(*tls.Conn)
+	if !ok {
+		return channel{}, &refusal{fault: faultHandshake, err: errNotPermitted}
+	}
+	state := conn.ConnectionState()
+	log.Info("mta tls", "ciphers", cipherText(state))
+	attrs := []any{"result", i.verdict.State.String(), "fingerprint", fingerprint(state)}
+	if i.verdict.State == lookup.Failed {
+		attrs = append(attrs, "reason", i.verdict.Reason)
+	}
+	log.Info("mta cert-check", attrs...)
+	return channel{encrypted: true, verdict: i.verdict}, nil
+}
+
+// fingerprint names the server's certificate as `openssl x509 -fingerprint
+// -sha256` does, in lower case and without colons.
+func fingerprint(state tls.ConnectionState) string {
+	if len(state.PeerCertificates) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("SHA256:%x", sha256.Sum256(state.PeerCertificates[0].Raw))
+}
