@@ -37,6 +37,7 @@ func Parse(name string, text []byte, opts Options) (*Config, error) {
 	}
 	p.lex.left -= len(text)
 	p.lex.push(name, text)
+	p.cfg.Where["dialect"] = p.lex.pos() // where the line would stand
 	p.next()
 	for p.tok.kind != tokEOF && len(p.errs) < maxErrors {
 		if err := p.statement(); err != nil {

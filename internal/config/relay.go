@@ -104,7 +104,7 @@ func (p *parser) checkRelay(a *Action) *Error {
 // address that cannot be right is found here and not at the first delivery.
 func (p *parser) checkStatic(a *Action) *Error {
 	isURL := func(s string) error {
-		_, err := p.cfg.Dialect.ParseRelayURL(s)
+		_, err := p.cfg.Dialect.parseRelayURLs(s)
 		return err
 	}
 	for _, ref := range []TableRef{a.Host, a.Domain, a.Sender} {

@@ -54,6 +54,26 @@ func (d Dialect) ParseRelayURL(s string) (RelayURL, error) {
 	return u, nil
 }
 
+// parseRelayURLs reads what a table may answer: URLs in order of preference, with
+// commas between them.
+func (d Dialect) parseRelayURLs(s string) ([]RelayURL, error) {
+	var all []RelayURL
+	for one := range strings.SplitSeq(s, ",") {
+		if one = strings.TrimSpace(one); one == "" {
+			continue
+		}
+		u, err := d.ParseRelayURL(one)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, u)
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("%w: empty", ErrRelayURL)
+	}
+	return all, nil
+}
+
 func (d Dialect) parseRelayURL(s string) (RelayURL, error) {
 	scheme, rest, err := d.cutScheme(s)
 	if err != nil {

@@ -93,6 +93,7 @@ func (p *parser) queueStore(pos Pos) *Error {
 	default:
 		p.cfg.Queue.Driver, p.cfg.Queue.Source = "postgres", source
 	}
+	p.cfg.Where["queue "+p.cfg.Queue.Driver] = pos
 	return p.once("queue store", pos)
 }
 

@@ -152,7 +152,9 @@ func (c *Config) namesBackup(a *Action) bool {
 			answers = append(answers, kv.Value)
 		}
 		for _, s := range answers {
-			if u, err := c.Dialect.ParseRelayURL(s); err == nil && u.Scheme == SchemeBackup {
+			// Those that are wrong were refused before.
+			urls, _ := c.Dialect.parseRelayURLs(s)
+			if slices.ContainsFunc(urls, func(u RelayURL) bool { return u.Scheme == SchemeBackup }) {
 				return true
 			}
 		}
