@@ -47,7 +47,7 @@ func (p *parser) method(a *Action) *Error {
 	case MethodLMTP:
 		err = p.lmtp(a)
 	case MethodMDA:
-		err = p.into(&a.Command, "command")
+		err = p.template(&a.Command, "command")
 	}
 	if err != nil {
 		return err
@@ -100,7 +100,7 @@ func (p *parser) wrapperArg(a *Action) *Error {
 func (p *parser) maildir(a *Action) *Error {
 	if p.isStr() {
 		pos := p.tok.pos
-		if err := p.into(&a.Path, "path of a maildir"); err != nil {
+		if err := p.template(&a.Path, "path of a maildir"); err != nil {
 			return err
 		}
 		if !strings.HasPrefix(a.Path, "/") && !strings.HasPrefix(a.Path, "~/") && !strings.HasPrefix(a.Path, "%{") || hasControl(a.Path) {
@@ -114,7 +114,7 @@ func (p *parser) maildir(a *Action) *Error {
 // lmtp reads DEST [rcpt-to]. The port is 25 when none is given, as in OpenSMTPD.
 func (p *parser) lmtp(a *Action) *Error {
 	pos := p.tok.pos
-	if err := p.into(&a.LMTP, "host:port or the path of a socket"); err != nil {
+	if err := p.template(&a.LMTP, "host:port or the path of a socket"); err != nil {
 		return err
 	}
 	// A template is checked when it is expanded.

@@ -32,6 +32,7 @@ func TestActions(t *testing.T) {
 		{"relay host { smtp://a, smtps://b }", Action{Method: MethodRelay, Host: dyn}},
 		{"relay domain <t>", Action{Method: MethodRelay, Domain: "t"}},
 		{"relay sender <t>", Action{Method: MethodRelay, Sender: "t"}},
+		{"relay sender <t> domain <map>", Action{Method: MethodRelay, Sender: "t", Domain: "map"}},
 		{"relay backup", Action{Method: MethodRelay, Backup: true}},
 		{"relay backup mx mx.example tls", Action{Method: MethodRelay, Backup: true, BackupMX: "mx.example", TLS: true}},
 		{"relay tls no-verify", Action{Method: MethodRelay, TLS: true, NoVerify: true}},

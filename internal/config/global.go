@@ -165,7 +165,7 @@ func (p *parser) mda(pos Pos) *Error {
 	if slices.ContainsFunc(p.cfg.Wrappers, func(o Wrapper) bool { return o.Name == w.Name }) {
 		return errorAt(at, "mda wrapper %q was already declared", w.Name)
 	}
-	if err := p.into(&w.Command, "command"); err != nil {
+	if err := p.template(&w.Command, "command"); err != nil {
 		return err
 	}
 	p.cfg.Wrappers = append(p.cfg.Wrappers, w)

@@ -49,7 +49,7 @@ func Parse(name string, text []byte, opts Options) (*Config, error) {
 		p.finish()
 	}
 	if len(p.errs) > 0 {
-		return nil, p.errs
+		return nil, p.errs[:min(len(p.errs), maxErrors)]
 	}
 	p.cfg.Unsupported = unsupported(p.cfg)
 	return p.cfg, nil

@@ -80,7 +80,7 @@ func (p *parser) checkRelay(a *Action) *Error {
 	for _, r := range []struct {
 		word  string
 		given bool
-	}{{"host", a.Host != ""}, {"domain", a.Domain != ""}, {"sender", a.Sender != ""}, {"backup", a.Backup}} {
+	}{{"host", a.Host != ""}, {"domain or sender", a.Domain != "" || a.Sender != ""}, {"backup", a.Backup}} {
 		if r.given {
 			routes = append(routes, r.word)
 		}

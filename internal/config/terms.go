@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tabard/internal/format"
 )
 
 // unexpected reports the present token, and what would have been right.
@@ -102,6 +104,18 @@ func (p *parser) name(to *string, what string) *Error {
 	}
 	if hasControl(*to) || strings.ContainsAny(*to, "<>") {
 		return errorAt(pos, "bad %s %q: control characters and <> are not allowed", what, *to)
+	}
+	return nil
+}
+
+// template takes a text that may hold format specifiers.
+func (p *parser) template(to *string, what string) *Error {
+	pos := p.tok.pos
+	if err := p.into(to, what); err != nil {
+		return err
+	}
+	if _, err := format.Parse(*to); err != nil {
+		return errorAt(pos, "%q: %v", *to, err)
 	}
 	return nil
 }
