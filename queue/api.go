@@ -3,6 +3,15 @@
 //
 // A message is durable before its 250: Enqueue and Writer.Commit return only
 // after the transaction that holds the body and every envelope is on disk.
+// Whatever waits for the disk shares the next transaction (committer). The
+// outcome of an attempt is durable before Done returns, and the bounce that a
+// failure owes is stored in the transaction that removes the failed envelope:
+// at no instant is a recipient in neither. After a crash a delivery whose outcome
+// was not recorded is tried again.
+//
+// Only what is due is in memory (active): at most Options.MaxActive envelopes,
+// each destination with its share. New mail goes there straight from its
+// transaction; the rest waits in the store until the scan finds it due.
 package queue
 
 import (
@@ -53,15 +62,15 @@ func ParseID(s string) (id MessageID, n int, err error) {
 
 // Message is what is known of a message beside its body.
 type Message struct {
-	ID       MessageID
-	Sender   string // reverse-path without brackets; empty for null
-	Size     int64  // of the stored body, bytes
-	EightBit bool   // BODY=8BITMIME was given
-	UTF8     bool   // SMTPUTF8 was given
-	Ret      string // DSN RET: "FULL", "HDRS" or empty
-	EnvID    string // DSN ENVID
-	Session  string // id of the session that brought it, for logs
-	User     string // authenticated submitter
+	ID       MessageID // in a Submission: from an IDSource, or 0 and the queue chooses
+	Sender   string    // reverse-path without brackets; empty for null
+	Size     int64     // of the stored body, bytes
+	EightBit bool      // BODY=8BITMIME was given
+	UTF8     bool      // SMTPUTF8 was given
+	Ret      string    // DSN RET: "FULL", "HDRS" or empty
+	EnvID    string    // DSN ENVID
+	Session  string    // id of the session that brought it, for logs
+	User     string    // authenticated submitter
 	Helo     string
 	Remote   string // address of the peer as text
 	Created  time.Time
@@ -82,11 +91,12 @@ type Envelope struct {
 	Attempts  int
 	Next      time.Time // next attempt
 	LastError string    // one line
+	Held      bool      // no attempt until retried by hand (its body is damaged)
 }
 
 // Submission is a message with its recipients, as smtpd hands it over.
 type Submission struct {
-	Message    Message
+	Message    Message    // Size and Created are set by the queue
 	Recipients []Envelope // ID.N, Created, Expires and schedule are set by the queue
 }
 

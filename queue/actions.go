@@ -1,0 +1,85 @@
+package queue
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"tabard/lookup"
+)
+
+const (
+	actionsEvery = time.Minute     // how often a changed configuration is noticed
+	actionsPause = 5 * time.Second // after a failure, or a question in vain
+	actionsWait  = 2 * time.Second
+)
+
+// actions knows the configured actions, as of lately.
+type actions struct {
+	local lookup.Local
+	known atomic.Pointer[map[string]lookup.ActionInfo]
+
+	mu    sync.Mutex
+	asked time.Time
+}
+
+// get returns what is known of an action. A name never heard of is asked for;
+// without an answer the defaults apply, for mail is not refused for that.
+func (a *actions) get(ctx context.Context, name string) lookup.ActionInfo {
+	if name == "" { // by MX without an action
+		return lookup.ActionInfo{Relay: true}
+	}
+	if info, ok := a.lookup(name); ok {
+		return info
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if info, ok := a.lookup(name); ok || time.Since(a.asked) < actionsPause {
+		return info
+	}
+	_ = a.ask(ctx) // the next one asks again
+	info, _ := a.lookup(name)
+	return info
+}
+
+func (a *actions) lookup(name string) (lookup.ActionInfo, bool) {
+	known := a.known.Load()
+	if known == nil {
+		return lookup.ActionInfo{}, false
+	}
+	info, ok := (*known)[name]
+	return info, ok
+}
+
+func (a *actions) ask(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, actionsWait)
+	defer cancel()
+	a.asked = time.Now()
+	list, err := a.local.Actions(ctx)
+	if err != nil {
+		return err
+	}
+	known := make(map[string]lookup.ActionInfo, len(list))
+	for _, info := range list {
+		known[info.Name] = info
+	}
+	a.known.Store(&known)
+	return nil
+}
+
+// follow keeps up with the configuration until ctx ends.
+func (a *actions) follow(ctx context.Context) {
+	tick := time.NewTicker(actionsEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			a.mu.Lock()
+			_ = a.ask(ctx) // what is known stays
+			a.mu.Unlock()
+		}
+	}
+}

@@ -1,0 +1,161 @@
+package queue
+
+import (
+	"sync"
+
+	"tabard/lookup"
+)
+
+// shareDivisor makes every destination's share of the memory an eighth of what
+// is free: however many destinations are stuck, newcomers still find room.
+const shareDivisor = 8
+
+// item is an envelope that is in memory. While it is there, the scan leaves its
+// row alone.
+type item struct {
+	env      Envelope
+	msg      *message
+	dest     *destination
+	warned   int
+	note     *notice          // its sender is still to be told
+	delivery *lookup.Delivery // local: how
+	job      *lease           // while a worker has it
+	dropped  bool             // removed by hand meanwhile
+	returns  int              // how often workers gave it back, or died with it
+}
+
+// message is what items of one message share.
+type message struct {
+	Message
+	body    []byte // while it is in memory
+	charged bool   // body counts in active.bytes
+	waiting int    // items that no worker has had; the body goes with the last
+}
+
+// active is what the queue has in memory. Its methods need mu, unless they say
+// otherwise.
+type active struct {
+	mu sync.Mutex
+
+	max, maxBytes, concurrency int
+
+	items        map[EnvelopeID]*item
+	total, bytes int // admitted, their commit may still be on its way
+	leased       int
+	destinations map[string]*destination
+	pools        map[poolKey]*pool
+
+	// Ids that left while a scan was reading: its snapshot may still show
+	// them, and a row that is gone must not be handed out again.
+	scanning bool
+	left     map[EnvelopeID]struct{}
+}
+
+func newActive(o Options) *active {
+	return &active{
+		max: o.MaxActive, maxBytes: o.MaxBytes, concurrency: o.Concurrency,
+		items:        make(map[EnvelopeID]*item),
+		destinations: make(map[string]*destination),
+		pools:        make(map[poolKey]*pool),
+		left:         make(map[EnvelopeID]struct{}),
+	}
+}
+
+// destination is what shares a fate: a relay action and a domain, or a user.
+type destination struct {
+	key     string
+	count   int  // items in memory
+	backlog bool // more of it is due in the store
+	hungry  bool // backlog will be read
+	leased  int  // jobs that workers have
+	ready   []*item
+	pool    *pool
+	ringed  bool // waits for its turn in the pool
+}
+
+func (a *active) destination(key string) *destination {
+	d := a.destinations[key]
+	if d == nil {
+		d = &destination{key: key}
+		a.destinations[key] = d
+	}
+	return d
+}
+
+// room is how many more items d may have in memory.
+func (a *active) room(d *destination) int {
+	free := a.max - a.total
+	if r := free/shareDivisor - d.count; r > 0 {
+		return r
+	}
+	if d.count == 0 && free > 0 {
+		return 1
+	}
+	return 0
+}
+
+// roomy reports whether d has room for enough that reading for it is worth it.
+func (a *active) roomy(d *destination) bool {
+	r := a.room(d)
+	return r > 0 && (d.count == 0 || r >= a.max/shareDivisor/4)
+}
+
+// admit counts one more item for the destination key, or refuses for lack of
+// room.
+func (a *active) admit(key string) *destination {
+	d := a.destination(key)
+	if a.room(d) == 0 {
+		a.forget(d)
+		return nil
+	}
+	d.count++
+	a.total++
+	return d
+}
+
+// expel takes back an admission.
+func (a *active) expel(d *destination) {
+	d.count--
+	a.total--
+	a.forget(d)
+}
+
+// forget drops a destination of which nothing is known.
+func (a *active) forget(d *destination) {
+	if d.count == 0 && !d.backlog && !d.hungry && d.leased == 0 && !d.ringed {
+		delete(a.destinations, d.key)
+	}
+}
+
+// enter makes an admitted item known.
+func (a *active) enter(it *item) {
+	a.items[it.env.ID] = it
+	it.msg.waiting++
+}
+
+// leave ends an item's stay; its row says what comes next.
+func (a *active) leave(it *item) {
+	if a.items[it.env.ID] != it {
+		return
+	}
+	delete(a.items, it.env.ID)
+	if a.scanning {
+		a.left[it.env.ID] = struct{}{}
+	}
+	a.expel(it.dest)
+}
+
+// handed notes that an item needs its message's body in memory no more.
+func (a *active) handed(m *message) {
+	if m.waiting--; m.waiting <= 0 {
+		a.release(m)
+	}
+}
+
+func (a *active) release(m *message) {
+	if m.charged {
+		a.bytes -= len(m.body)
+		m.charged = false
+	}
+	m.body = nil
+}

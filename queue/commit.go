@@ -1,0 +1,151 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+)
+
+// Bounds of one transaction.
+const (
+	groupChanges = 1000
+	groupBytes   = 16 << 20
+)
+
+// ErrClosed is the answer of a queue that has been closed.
+var ErrClosed = errors.New("queue is closed")
+
+// committer is the one goroutine that writes to the store. Whatever waits while
+// a transaction runs goes into the next one together; a lone change goes at
+// once.
+type committer struct {
+	store Store
+
+	mu      sync.Mutex
+	waiting []*commit
+	closed  bool
+
+	wake chan struct{}
+	done chan struct{}
+}
+
+// commit is a change that waits to become durable.
+type commit struct {
+	change *Change
+	bytes  int
+	result chan error
+}
+
+func newCommitter(s Store) *committer {
+	c := &committer{store: s, wake: make(chan struct{}, 1), done: make(chan struct{})}
+	go c.run()
+	return c
+}
+
+// do returns once change is durable, or an error says that it is not. The end
+// of ctx takes back a change only before its transaction has begun.
+func (c *committer) do(ctx context.Context, change *Change) error {
+	w := &commit{change: change, bytes: change.bytes(), result: make(chan error, 1)}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.waiting = append(c.waiting, w)
+	c.mu.Unlock()
+	c.poke()
+	select {
+	case err := <-w.result:
+		return err
+	case <-ctx.Done():
+		if c.withdraw(w) {
+			return ctx.Err()
+		}
+		return <-w.result
+	}
+}
+
+func (c *Change) bytes() int {
+	n := 0
+	for i := range c.Insert {
+		n += len(c.Insert[i].Body)
+	}
+	return n
+}
+
+func (c *committer) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (c *committer) withdraw(w *commit) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i := slices.Index(c.waiting, w)
+	if i < 0 {
+		return false
+	}
+	c.waiting = slices.Delete(c.waiting, i, i+1)
+	return true
+}
+
+// close waits for everything that was accepted.
+func (c *committer) close() {
+	c.mu.Lock()
+	c.closed = true
+	c.mu.Unlock()
+	c.poke()
+	<-c.done
+}
+
+func (c *committer) run() {
+	defer close(c.done)
+	for {
+		group, closed := c.group()
+		if len(group) > 0 {
+			c.commit(group)
+			continue
+		}
+		if closed {
+			return
+		}
+		<-c.wake
+	}
+}
+
+// group takes what waits, up to the bounds of a transaction.
+func (c *committer) group() (group []*commit, closed bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n, bytes := 0, 0
+	for n < len(c.waiting) && n < groupChanges && (n == 0 || bytes+c.waiting[n].bytes <= groupBytes) {
+		bytes += c.waiting[n].bytes
+		n++
+	}
+	group = c.waiting[:n:n]
+	if c.waiting = c.waiting[n:]; len(c.waiting) == 0 {
+		c.waiting = nil
+	}
+	return group, c.closed
+}
+
+func (c *committer) commit(group []*commit) {
+	changes := make([]*Change, len(group))
+	for i, w := range group {
+		changes[i] = w.change
+	}
+	err := c.store.Apply(context.Background(), changes)
+	if errors.Is(err, ErrConflict) && len(group) > 1 {
+		// One of them is at fault: the others must not pay for it.
+		for _, w := range group {
+			w.result <- c.store.Apply(context.Background(), []*Change{w.change})
+		}
+		return
+	}
+	for _, w := range group {
+		w.result <- err
+	}
+}

@@ -1,0 +1,155 @@
+package queue
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"tabard/internal/address"
+	"tabard/internal/rpc"
+)
+
+// Enqueue implements Client.
+func (q *Queue) Enqueue(ctx context.Context, s Submission, body []byte) error {
+	if len(body) > InlineBody {
+		return fmt.Errorf("%w: body of %d bytes, want Create", rpc.ErrTooLarge, len(body))
+	}
+	m, err := q.prepare(ctx, s, int64(len(body)))
+	if err != nil {
+		return err
+	}
+	m.Body, m.Checksum = body, Checksum(0, body)
+	return q.insert(ctx, m)
+}
+
+// prepare checks a submission and completes what the queue decides.
+func (q *Queue) prepare(ctx context.Context, s Submission, size int64) (*NewMessage, error) {
+	if err := s.check(); err != nil {
+		return nil, err
+	}
+	m := &NewMessage{Message: s.Message, Envelopes: make([]NewEnvelope, len(s.Recipients))}
+	if m.Message.ID == 0 {
+		m.Message.ID = q.ids.Next()
+	}
+	// What is stored in milliseconds is in memory, too.
+	now := time.Now().Truncate(time.Millisecond)
+	m.Message.Created, m.Message.Size = now, size
+	for i := range s.Recipients {
+		m.Envelopes[i] = q.envelope(ctx, &s.Recipients[i], EnvelopeID{m.Message.ID, i}, now)
+	}
+	return m, nil
+}
+
+func (q *Queue) envelope(ctx context.Context, r *Envelope, id EnvelopeID, now time.Time) NewEnvelope {
+	info := q.actions.get(ctx, r.Action)
+	ttl := info.TTL
+	if ttl <= 0 {
+		ttl = q.opt.TTL
+	}
+	return NewEnvelope{
+		Envelope: Envelope{
+			ID: id, Address: r.Address, Recipient: r.Recipient, ORCPT: r.ORCPT, Notify: r.Notify,
+			Action: r.Action, Relay: r.Relay, User: r.User,
+			Created: now, Expires: now.Add(ttl), Next: now,
+		},
+		Destination: destinationKey(r, info.Host),
+	}
+}
+
+// destinationKey names what shares a fate with an envelope.
+func destinationKey(e *Envelope, fixedHosts bool) string {
+	switch {
+	case !e.Relay:
+		return e.Action + "/" + e.User
+	case fixedHosts:
+		return e.Action
+	}
+	return e.Action + "/" + domainOf(e.Address)
+}
+
+// domainOf returns the domain of an address in A-labels, or as it is when it
+// has none such.
+func domainOf(addr string) string {
+	_, domain := address.Split(addr)
+	if ascii, err := address.ToASCII(domain); err == nil {
+		return ascii
+	}
+	return strings.ToLower(domain)
+}
+
+// insert makes a message durable, and hands what there is room for straight to
+// the schedule.
+func (q *Queue) insert(ctx context.Context, m *NewMessage) error {
+	items := q.admit(m)
+	if err := q.commits.do(ctx, &Change{Insert: []NewMessage{*m}}); err != nil {
+		q.expel(items)
+		return fmt.Errorf("message %s: %w", m.Message.ID, err)
+	}
+	q.inserted(m, items)
+	return nil
+}
+
+// admit reserves room in memory for the envelopes of a new message, and marks
+// those that found it. It keeps a copy of the body, if there is room for that.
+func (q *Queue) admit(m *NewMessage) []*item {
+	msg := &message{Message: m.Message}
+	items := make([]*item, 0, len(m.Envelopes))
+	a := q.active
+	a.mu.Lock()
+	for i := range m.Envelopes {
+		e := &m.Envelopes[i]
+		// Behind what waits on disk for the same destination, not before it.
+		if d := a.destinations[e.Destination]; d != nil && d.backlog {
+			continue
+		}
+		if d := a.admit(e.Destination); d != nil {
+			e.Claimed = true
+			items = append(items, &item{env: e.Envelope, msg: msg, dest: d})
+		}
+	}
+	if msg.charged = len(items) > 0 && !m.Staged && a.bytes+len(m.Body) <= a.maxBytes; msg.charged {
+		a.bytes += len(m.Body)
+	}
+	a.mu.Unlock()
+	if msg.charged {
+		msg.body = bytes.Clone(m.Body)
+		if msg.body == nil {
+			msg.body = []byte{}
+		}
+	}
+	return items
+}
+
+// expel undoes admit.
+func (q *Queue) expel(items []*item) {
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	for _, it := range items {
+		q.active.expel(it.dest)
+		q.active.release(it.msg)
+	}
+}
+
+// inserted schedules what is durable now.
+func (q *Queue) inserted(m *NewMessage, items []*item) {
+	q.count.messages.Add(1)
+	q.count.envelopes.Add(int64(len(m.Envelopes)))
+	q.count.enqueued.Add(int64(len(m.Envelopes)))
+	a := q.active
+	a.mu.Lock()
+	for _, it := range items {
+		a.enter(it)
+	}
+	for _, it := range items {
+		q.route(it)
+	}
+	for i := range m.Envelopes {
+		if e := &m.Envelopes[i]; !e.Claimed {
+			q.waits(e.Destination, e.Next)
+		}
+	}
+	a.mu.Unlock()
+	q.resolveSome()
+}

@@ -1,0 +1,30 @@
+package queue
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+)
+
+// IDSource makes message ids that increase, so that no two of one source are
+// the same however many are made in one millisecond. The zero value is ready,
+// and safe for concurrent use.
+type IDSource struct {
+	mu   sync.Mutex
+	last MessageID
+}
+
+const randomBits = 20
+
+// Next returns a new id for a message that arrives now.
+func (s *IDSource) Next() MessageID {
+	id := MessageID(time.Now().UnixMilli()<<randomBits | rand.Int64N(1<<randomBits))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if id <= s.last {
+		// Random steps, so that ids of several sources do not run in parallel.
+		id = s.last + 1 + MessageID(rand.Int64N(1<<8))
+	}
+	s.last = id
+	return id
+}

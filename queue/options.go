@@ -1,0 +1,60 @@
+package queue
+
+import (
+	"context"
+	"log/slog"
+	"time"
+)
+
+// Defaults of Options.
+const (
+	DefaultTTL         = 4 * 24 * time.Hour
+	DefaultWarn        = 4 * time.Hour
+	DefaultMaxActive   = 20_000
+	DefaultMaxBytes    = 64 << 20
+	DefaultConcurrency = 20
+)
+
+// Options are the choices of a queue. Zero values take the defaults.
+type Options struct {
+	Logger   *slog.Logger // nil: discarded
+	Hostname string       // names us in bounces; empty: localhost
+
+	TTL           time.Duration   // how long a message is tried, unless its action says otherwise
+	Retry         []time.Duration // pauses after the 1st, 2nd, ... attempt, the last one repeated; empty: quadratic
+	WarnIntervals []time.Duration // ages at which the sender is told of a delay; nil: DefaultWarn, empty: never
+
+	MaxActive   int // envelopes in memory
+	MaxBytes    int // bytes of bodies in memory that wait for their first attempt
+	Concurrency int // jobs that one destination may have in flight
+
+	// Spawn starts a worker for local deliveries as uid, which then attaches
+	// itself. It is called when there is work for a uid without a worker. nil:
+	// workers come by themselves.
+	Spawn func(ctx context.Context, uid, gid int) error
+}
+
+func (o Options) filled() Options {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Hostname == "" {
+		o.Hostname = "localhost"
+	}
+	if o.TTL <= 0 {
+		o.TTL = DefaultTTL
+	}
+	if o.WarnIntervals == nil {
+		o.WarnIntervals = []time.Duration{DefaultWarn}
+	}
+	if o.MaxActive <= 0 {
+		o.MaxActive = DefaultMaxActive
+	}
+	if o.MaxBytes <= 0 {
+		o.MaxBytes = DefaultMaxBytes
+	}
+	if o.Concurrency <= 0 {
+		o.Concurrency = DefaultConcurrency
+	}
+	return o
+}

@@ -1,0 +1,140 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tabard/lookup"
+)
+
+// Queue is the queue process: it takes messages, hands them to workers when
+// they are due, and tells senders what became of them.
+type Queue struct {
+	store   Store
+	local   lookup.Local
+	opt     Options
+	log     *slog.Logger
+	commits *committer
+	actions *actions
+	active  *active
+	ids     IDSource
+	count   counters
+
+	scan    scanState // under active.mu
+	resolve backlog[*item]
+	reports reports
+
+	ctx     context.Context // ends with Run or Close
+	stop    context.CancelFunc
+	running bool // under active.mu
+
+	taskMu sync.Mutex
+	closed bool
+	tasks  sync.WaitGroup
+}
+
+var (
+	_ Client = (*Queue)(nil)
+	_ Admin  = (*Queue)(nil)
+)
+
+// New returns a queue on a store, which it owns from now on. Messages can be
+// enqueued at once; deliveries begin with Run.
+func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queue, error) {
+	messages, envelopes, err := store.Count(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	o = o.filled()
+	q := &Queue{
+		store: store, local: local, opt: o, log: o.Logger,
+		commits: newCommitter(store),
+		actions: &actions{local: local},
+		active:  newActive(o),
+		scan:    scanState{wake: make(chan struct{}, 1)},
+	}
+	q.reports.waiting = make(map[MessageID][]*item)
+	q.count.messages.Store(messages)
+	q.count.envelopes.Store(envelopes)
+	q.ctx, q.stop = context.WithCancel(context.WithoutCancel(ctx))
+	return q, nil
+}
+
+// Run schedules until ctx ends. Results of jobs that workers still have are
+// taken until Close. It runs once.
+func (q *Queue) Run(ctx context.Context) error {
+	defer q.stop()
+	defer context.AfterFunc(ctx, q.stop)()
+	q.active.mu.Lock()
+	q.running = true
+	for _, p := range q.active.pools {
+		q.summon(p)
+	}
+	q.active.mu.Unlock()
+	q.goWhile(func() { q.actions.follow(q.ctx) })
+	q.kick()
+	q.runScan(q.ctx)
+	return ctx.Err()
+}
+
+// kick sees to it that what was routed goes on.
+func (q *Queue) kick() {
+	q.resolveSome()
+	q.reportSome()
+}
+
+// Close ends scheduling, waits for transactions that have begun, and closes the
+// store. Calls afterwards return ErrClosed.
+func (q *Queue) Close() error {
+	q.stop()
+	q.taskMu.Lock()
+	q.closed = true
+	q.taskMu.Unlock()
+	q.tasks.Wait()
+	q.commits.close()
+	return q.store.Close()
+}
+
+// goWhile runs f beside; Close waits for it. After Close nothing is begun: what
+// is durable is found again at the next start.
+func (q *Queue) goWhile(f func()) {
+	q.taskMu.Lock()
+	defer q.taskMu.Unlock()
+	if !q.closed {
+		q.tasks.Go(f)
+	}
+}
+
+// backlog is a list that up to a fixed number of goroutines work off; they end
+// when it is empty. Its fields need active.mu.
+type backlog[T any] struct {
+	list    []T
+	workers int
+}
+
+func (b *backlog[T]) pop() (v T, ok bool) {
+	if len(b.list) == 0 {
+		b.list = nil
+		return v, false
+	}
+	v = b.list[0]
+	var zero T
+	b.list[0] = zero
+	b.list = b.list[1:]
+	return v, true
+}
+
+// sleep waits for d, and reports false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

@@ -1,0 +1,285 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"time"
+
+	"tabard/internal/rpc"
+	"tabard/lookup"
+)
+
+const (
+	reporters   = 4 // messages whose senders are told at once
+	reportWait  = 30 * time.Second
+	reportPause = 10 * time.Second // after the first failure to route a bounce
+	reportMost  = time.Hour
+)
+
+// reports gathers, per message, the envelopes whose sender is still to be told
+// of an outcome. What comes while a report waits travels in it. Its fields need
+// active.mu.
+type reports struct {
+	waiting map[MessageID][]*item
+	order   backlog[MessageID]
+}
+
+// add queues an item that has a note.
+func (r *reports) add(it *item) {
+	id := it.env.ID.Message
+	if r.waiting[id] == nil {
+		r.order.list = append(r.order.list, id)
+	}
+	r.waiting[id] = append(r.waiting[id], it)
+}
+
+// reportSome writes reports as long as there are any to write.
+func (q *Queue) reportSome() {
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	r := &q.reports
+	for q.running && q.ctx.Err() == nil && r.order.workers < min(reporters, len(r.order.list)) {
+		r.order.workers++
+		q.goWhile(q.reportAll)
+	}
+}
+
+func (q *Queue) reportAll() {
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for q.ctx.Err() == nil {
+		id, ok := q.reports.order.pop()
+		if !ok {
+			break
+		}
+		items := slices.DeleteFunc(q.reports.waiting[id], func(it *item) bool {
+			if it.dropped {
+				q.leave(it)
+			}
+			return it.dropped
+		})
+		delete(q.reports.waiting, id)
+		a.mu.Unlock()
+		q.report(items)
+		a.mu.Lock()
+	}
+	q.reports.order.workers--
+}
+
+// report tells the sender of one message what became of its recipients: one
+// report for each kind of news.
+func (q *Queue) report(items []*item) {
+	groups := [3][]*item{} // failed, delayed, delivered or relayed
+	var silent []*item
+	for _, it := range items {
+		switch {
+		case it.msg.Sender == "" || it.note.Expired && !it.env.wants("FAILURE"):
+			silent = append(silent, it)
+		case it.note.Kind == kindFailed:
+			groups[0] = append(groups[0], it)
+		case it.note.Kind == kindDelayed:
+			groups[1] = append(groups[1], it)
+		default:
+			groups[2] = append(groups[2], it)
+		}
+	}
+	q.drop(silent, "nobody to tell")
+	for _, group := range groups {
+		if len(group) > 0 {
+			q.reportGroup(group)
+		}
+	}
+}
+
+func (q *Queue) reportGroup(items []*item) {
+	ctx, cancel := context.WithTimeout(q.ctx, reportWait)
+	defer cancel()
+	reply, err := q.local.Bounce(ctx, items[0].msg.Sender)
+	switch {
+	case err != nil:
+		q.postpone(items, err)
+	case reply.Code >= 500 || reply.Code == 0 && len(reply.Targets) == 0:
+		q.drop(items, replyText(reply.Code, reply.Enhanced, reply.Text))
+	case reply.Code != 0:
+		q.postpone(items, errors.New(replyText(reply.Code, reply.Enhanced, reply.Text)))
+	default:
+		err := q.bounce(ctx, items, reply.Targets)
+		if errors.Is(err, rpc.ErrInvalid) {
+			q.drop(items, err.Error())
+		} else if err != nil {
+			q.postpone(items, err)
+		}
+	}
+}
+
+// bounce stores a report in the transaction that ends the envelopes that it is
+// about, so that neither can be without the other.
+func (q *Queue) bounce(ctx context.Context, items []*item, targets []lookup.Target) error {
+	d, body := q.newDSN(ctx, items)
+	if body != nil {
+		defer body.Close()
+	}
+	w := &writer{queue: q}
+	if err := d.write(w); err != nil {
+		w.Abort()
+		return fmt.Errorf("write report: %w", err)
+	}
+	m, err := w.finish(ctx, d.submission(targets))
+	if err == nil {
+		err = q.insertReport(ctx, m, items)
+	}
+	if err != nil && w.stage != nil {
+		w.stage.Discard()
+	}
+	return err
+}
+
+func (q *Queue) insertReport(ctx context.Context, m *NewMessage, items []*item) error {
+	fresh := q.admit(m)
+	change := q.ending(items)
+	change.Insert = []NewMessage{*m}
+	if err := q.commits.do(ctx, change); err != nil {
+		q.expel(fresh)
+		return err
+	}
+	q.inserted(m, fresh)
+	q.ended(change, items)
+	q.count.bounced.Add(1)
+	for _, it := range items {
+		q.logEnd("queue bounce", &it.msg.Message, &it.env, slog.String("kind", it.note.Kind),
+			slog.String("bounce", m.Message.ID.String()), slog.String("stat", noticeText(it.note)))
+	}
+	return nil
+}
+
+// ending removes envelopes that were reported, or notes that their delay was.
+func (q *Queue) ending(items []*item) *Change {
+	c := &Change{}
+	for _, it := range items {
+		if it.note.Kind != kindDelayed {
+			c.Remove = append(c.Remove, it.env.ID)
+			continue
+		}
+		c.Update = append(c.Update, Update{
+			ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next, LastError: it.env.LastError,
+			Warned: q.warnings(&it.env, time.Now()),
+		})
+	}
+	return c
+}
+
+// warnings is how many delay warnings an envelope has had when one is sent now.
+func (q *Queue) warnings(e *Envelope, now time.Time) int {
+	n := 0
+	for n < len(q.opt.WarnIntervals) && now.Sub(e.Created) >= q.opt.WarnIntervals[n] {
+		n++
+	}
+	return n
+}
+
+// ended lets go of envelopes after their change is durable.
+func (q *Queue) ended(change *Change, items []*item) {
+	q.count.removed(change)
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, it := range items {
+		if it.note.Expired {
+			q.count.expired.Add(1)
+		}
+		q.leave(it)
+		if it.note.Kind == kindDelayed {
+			q.stored(it.env.Next)
+		}
+	}
+}
+
+// drop ends envelopes whose sender cannot be told: no bounce of a bounce.
+func (q *Queue) drop(items []*item, why string) {
+	if len(items) == 0 {
+		return
+	}
+	change := q.ending(items)
+	if err := q.commits.do(context.Background(), change); err != nil {
+		q.postpone(items, err)
+		return
+	}
+	for _, it := range items {
+		event := "queue drop"
+		if it.note.Expired {
+			event = "queue expire"
+		}
+		q.logEnd(event, &it.msg.Message, &it.env, slog.String("kind", it.note.Kind),
+			slog.String("stat", noticeText(it.note)), slog.String("reason", why))
+	}
+	q.ended(change, items)
+}
+
+// postpone keeps envelopes until their report can be routed. A warning is left
+// to the next attempt.
+func (q *Queue) postpone(items []*item, why error) {
+	if q.ctx.Err() != nil {
+		return // stopping: what is durable is found at the next start
+	}
+	q.log.Warn("report postponed", "message", items[0].msg.ID.String(), "error", why)
+	change := &Change{}
+	now := time.Now()
+	for _, it := range items {
+		u := Update{ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next, LastError: it.env.LastError, Warned: it.warned}
+		if it.note.Kind != kindDelayed {
+			it.note.Tries++
+			n := time.Duration(it.note.Tries)
+			u.Next = now.Add(min(n*n*reportPause, reportMost))
+			u.Notice = it.note.encode()
+		}
+		it.env.Next = u.Next
+		change.Update = append(change.Update, u)
+	}
+	if err := q.commits.do(q.ctx, change); err != nil {
+		q.log.Error("report postponed, but not stored", "error", err)
+		q.goWhile(func() { q.reportAgain(items) })
+		return
+	}
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, it := range items {
+		q.leave(it)
+		q.stored(it.env.Next)
+	}
+}
+
+// reportAgain tries once more, from memory, what the store would not take.
+func (q *Queue) reportAgain(items []*item) {
+	if !sleep(q.ctx, settlePause) {
+		return
+	}
+	q.active.mu.Lock()
+	for _, it := range items {
+		q.reports.add(it)
+	}
+	q.active.mu.Unlock()
+	q.reportSome()
+}
+
+// newDSN gathers what a report says. Without the original message, damaged as
+// it may be, the report is still due.
+func (q *Queue) newDSN(ctx context.Context, items []*item) (*dsn, io.Closer) {
+	d := &dsn{
+		hostname: q.opt.Hostname, id: q.ids.Next(), date: time.Now(),
+		message: &items[0].msg.Message, items: items,
+	}
+	body, err := q.store.Body(ctx, d.message.ID)
+	if err != nil {
+		q.log.Warn("report without its message", "message", d.message.ID.String(), "error", err)
+		return d, nil
+	}
+	d.original = io.NewSectionReader(body, 0, body.Size())
+	return d, body
+}

@@ -1,0 +1,250 @@
+package queue
+
+import (
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"time"
+
+	"tabard/internal/address"
+)
+
+const (
+	maxErrorText  = 500 // bytes of LastError
+	maxNoticeText = 900 // keeps a field below the 998 of RFC 5322 section 2.1.1
+	maxReturns    = 3   // a worker that dies so often with an envelope counts as an attempt
+	settlePause   = 2 * time.Second
+)
+
+// The kinds of notice, which are the actions of RFC 3464 section 2.3.3.
+const (
+	kindFailed    = "failed"
+	kindDelayed   = "delayed"
+	kindDelivered = "delivered"
+	kindRelayed   = "relayed"
+)
+
+// notice is an outcome that the sender is still to be told of. It is stored with
+// the envelope until the report is.
+type notice struct {
+	Kind     string    `json:"kind"`
+	Enhanced string    `json:"enhanced,omitempty"`
+	Text     string    `json:"text,omitempty"` // one line
+	Code     int       `json:"code,omitempty"`
+	Remote   string    `json:"remote,omitempty"`
+	At       time.Time `json:"at"`
+	Expired  bool      `json:"expired,omitempty"`
+	Tries    int       `json:"tries,omitempty"` // to report it
+}
+
+func newNotice(kind string, r *Result) *notice {
+	return &notice{
+		Kind: kind, Enhanced: r.Enhanced, Code: r.Code, At: time.Now(),
+		Text: address.OneLine(r.Text, maxNoticeText), Remote: address.OneLine(r.Remote, maxText),
+	}
+}
+
+// expired is the notice of an envelope whose time is over. The class is that of
+// a persistent transient failure (RFC 3463 section 2): sending again may succeed.
+func expired(e *Envelope) *notice {
+	text := "delivery time expired"
+	if e.LastError != "" {
+		text += "; last error: " + e.LastError
+	}
+	return &notice{Kind: kindFailed, Enhanced: "4.4.7", Text: text, At: time.Now(), Expired: true}
+}
+
+func (n *notice) encode() string {
+	b, err := json.Marshal(n)
+	if err != nil { // plain fields: it cannot
+		return ""
+	}
+	return string(b)
+}
+
+// parseNotice reads what encode wrote; nil for none. One that does not parse
+// was written by a hand: the envelope is simply tried again.
+func parseNotice(s string) *notice {
+	if s == "" {
+		return nil
+	}
+	n := &notice{}
+	if err := json.Unmarshal([]byte(s), n); err != nil || n.Kind == "" {
+		return nil
+	}
+	return n
+}
+
+// settlement is results on their way to the store.
+type settlement struct {
+	change *Change
+	events []event
+}
+
+// event is one result and what it means.
+type event struct {
+	it     *item
+	result Result
+	note   *notice // to be reported
+	update *Update // nil: the envelope is removed
+	warn   bool    // the sender is told of the delay
+}
+
+// settlement decides what results mean. Needs active.mu.
+func (q *Queue) settlement(items []*item, results []Result) *settlement {
+	s := &settlement{change: &Change{}}
+	now := time.Now()
+	for i, it := range items {
+		e := q.decide(it, &results[i], now)
+		switch {
+		case e.update != nil:
+			s.change.Update = append(s.change.Update, *e.update)
+		default:
+			s.change.Remove = append(s.change.Remove, it.env.ID)
+		}
+		s.events = append(s.events, e)
+	}
+	return s
+}
+
+// decide says what one result means for its envelope.
+func (q *Queue) decide(it *item, r *Result, now time.Time) event {
+	e := event{it: it, result: *r}
+	switch r.Outcome {
+	case Deferred:
+		q.deferred(&e, now)
+	case Delivered:
+		if it.env.wants("SUCCESS") && it.msg.Sender != "" && !r.Relayed {
+			kind := kindDelivered
+			if it.env.Relay { // to a server that does not report (RFC 3461 section 5.2.2)
+				kind = kindRelayed
+			}
+			e.note = newNotice(kind, r)
+		}
+	default:
+		if it.env.wants("FAILURE") && it.msg.Sender != "" {
+			e.note = newNotice(kindFailed, r)
+		}
+	}
+	if e.note != nil {
+		e.update = q.owed(it, e.note, now)
+	}
+	return e
+}
+
+func (q *Queue) deferred(e *event, now time.Time) {
+	it := e.it
+	env := it.env
+	env.Attempts++
+	env.LastError = address.OneLine(errorText(&e.result), maxErrorText)
+	e.update = &Update{ID: env.ID, Attempts: env.Attempts, LastError: env.LastError, Warned: it.warned}
+	if !now.Before(env.Expires) {
+		// The scan or the next step finds it expired.
+		e.update.Next = now
+		return
+	}
+	e.update.Next = nextAttempt(&env, q.opt.Retry, now, e.result.NotBefore)
+	warned := it.warned
+	for warned < len(q.opt.WarnIntervals) && now.Sub(env.Created) >= q.opt.WarnIntervals[warned] {
+		warned++
+	}
+	if warned > it.warned && env.wants("DELAY") && it.msg.Sender != "" {
+		e.warn = true
+	}
+}
+
+// owed keeps an envelope of which only the report is left.
+func (q *Queue) owed(it *item, n *notice, now time.Time) *Update {
+	return &Update{
+		ID: it.env.ID, Attempts: it.env.Attempts + 1, Next: now, Warned: it.warned,
+		LastError: address.OneLine(noticeText(n), maxErrorText), Notice: n.encode(),
+	}
+}
+
+func errorText(r *Result) string { return replyText(r.Code, r.Enhanced, r.Text) }
+
+func noticeText(n *notice) string { return replyText(n.Code, n.Enhanced, n.Text) }
+
+// replyText joins the parts of a reply that are there. Replies that bring their
+// own codes keep them once.
+func replyText(code int, enhanced, text string) string {
+	var parts []string
+	if code > 0 {
+		num := strconv.Itoa(code)
+		text = strings.TrimPrefix(text, num+" ")
+		parts = append(parts, num)
+	}
+	if enhanced != "" {
+		text = strings.TrimPrefix(text, enhanced+" ")
+		parts = append(parts, enhanced)
+	}
+	if text != "" {
+		parts = append(parts, text)
+	}
+	return strings.Join(parts, " ")
+}
+
+// settle makes results durable. When it cannot, it says so, and goes on trying
+// by itself: what was delivered must not be delivered again.
+func (q *Queue) settle(ctx context.Context, s *settlement) error {
+	err := q.commits.do(context.WithoutCancel(ctx), s.change)
+	if err == nil {
+		q.settled(s)
+		return nil
+	}
+	q.log.Error("queue result not stored", "error", err)
+	q.goWhile(func() { q.settleLater(s) })
+	return err
+}
+
+func (q *Queue) settleLater(s *settlement) {
+	for sleep(q.ctx, settlePause) {
+		err := q.commits.do(q.ctx, s.change)
+		if err == nil {
+			q.settled(s)
+			return
+		}
+		q.log.Error("queue result not stored", "error", err)
+	}
+}
+
+// settled acts on what is durable now.
+func (q *Queue) settled(s *settlement) {
+	q.count.removed(s.change)
+	for i := range s.events {
+		q.logResult(&s.events[i])
+		q.count.result(&s.events[i])
+	}
+	a := q.active
+	a.mu.Lock()
+	for i := range s.events {
+		q.follow(&s.events[i])
+	}
+	a.mu.Unlock()
+	q.kick()
+}
+
+// follow brings the memory up to date with an event. Needs active.mu.
+func (q *Queue) follow(e *event) {
+	it := e.it
+	if u := e.update; u != nil {
+		it.env.Attempts, it.env.Next, it.env.LastError = u.Attempts, u.Next, u.LastError
+	}
+	switch {
+	case it.dropped || e.update == nil || e.update.Held:
+		q.leave(it)
+	case e.note != nil:
+		it.note = e.note
+		q.reports.add(it)
+	case !time.Now().Before(it.env.Expires):
+		it.note = expired(&it.env)
+		q.reports.add(it)
+	case e.warn:
+		it.note = newNotice(kindDelayed, &e.result)
+		q.reports.add(it)
+	default:
+		q.leave(it)
+		q.stored(it.env.Next)
+	}
+}

@@ -1,0 +1,172 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"tabard/queue"
+)
+
+// writer is the one connection that writes, with its statements.
+type writer struct {
+	conn *sql.Conn
+
+	begin, commit, rollback       *sql.Stmt
+	message, envelope             *sql.Stmt
+	removeEnvelope, removeMessage *sql.Stmt
+	update, due                   *sql.Stmt
+}
+
+func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w := &writer{conn: conn}
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&w.begin, "BEGIN IMMEDIATE"},
+		{&w.commit, "COMMIT"},
+		{&w.rollback, "ROLLBACK"},
+		{&w.message, `INSERT INTO messages (id, sender, size, eightbit, utf8, ret, envid, session, login, helo, remote, created, checksum, file, body)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.envelope, `INSERT INTO envelopes (message, n, address, recipient, orcpt, notify, action, relay, user, destination, created, expires, next, attempts, warned, held, last_error, notice, lease)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', ?)`},
+		{&w.removeEnvelope, "DELETE FROM envelopes WHERE message = ? AND n = ?"},
+		{&w.removeMessage, "DELETE FROM messages WHERE id = ? AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
+		{&w.update, "UPDATE envelopes SET attempts = ?, next = ?, last_error = ?, warned = ?, held = ?, notice = ?, lease = NULL WHERE message = ? AND n = ?"},
+		{&w.due, "UPDATE envelopes SET next = ?, held = 0 WHERE message = ? AND n = ?"},
+	} {
+		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
+			return nil, errors.Join(err, conn.Close())
+		}
+	}
+	return w, nil
+}
+
+func (w *writer) close() error { return w.conn.Close() }
+
+// Apply implements queue.Store.
+func (s *Store) Apply(ctx context.Context, changes []*queue.Change) error {
+	ctx = context.WithoutCancel(ctx)
+	gone, err := s.stmts.apply(ctx, changes)
+	if err != nil {
+		return fmt.Errorf("queue database %s: %w", s.path, wrap(err))
+	}
+	s.files.remove(gone)
+	return nil
+}
+
+// apply returns the files of messages that are gone.
+func (w *writer) apply(ctx context.Context, changes []*queue.Change) (gone []string, err error) {
+	if _, err := w.begin.ExecContext(ctx); err != nil {
+		w.abandon(ctx)
+		return nil, err
+	}
+	for _, c := range changes {
+		files, err := w.change(ctx, c)
+		if err != nil {
+			w.abandon(ctx)
+			return nil, err
+		}
+		gone = append(gone, files...)
+	}
+	if _, err := w.commit.ExecContext(ctx); err != nil {
+		w.abandon(ctx)
+		return nil, err
+	}
+	return gone, nil
+}
+
+// abandon ends a transaction that failed. SQLite has ended it already after
+// some errors, and says so with another one.
+func (w *writer) abandon(ctx context.Context) { _, _ = w.rollback.ExecContext(ctx) }
+
+func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, err error) {
+	c.Affected, c.Messages = 0, 0
+	for i := range c.Insert {
+		if err := w.insert(ctx, &c.Insert[i]); err != nil {
+			return nil, err
+		}
+	}
+	for _, u := range c.Update {
+		if _, err := w.update.ExecContext(ctx, u.Attempts, u.Next.UnixMilli(), u.LastError, u.Warned, u.Held, u.Notice, int64(u.ID.Message), u.ID.N); err != nil {
+			return nil, err
+		}
+	}
+	for _, id := range c.Due {
+		if err := affected(c)(w.due.ExecContext(ctx, c.DueAt.UnixMilli(), int64(id.Message), id.N)); err != nil {
+			return nil, err
+		}
+	}
+	return w.remove(ctx, c)
+}
+
+// affected counts the rows of a statement for a change.
+func affected(c *queue.Change) func(sql.Result, error) error {
+	return func(r sql.Result, err error) error {
+		if err != nil {
+			return err
+		}
+		n, err := r.RowsAffected()
+		c.Affected += int(n)
+		return err
+	}
+}
+
+func (w *writer) insert(ctx context.Context, m *queue.NewMessage) error {
+	h := &m.Message
+	var name, body any
+	if m.Staged {
+		name = h.ID.String()
+	} else {
+		body = m.Body
+		if m.Body == nil {
+			body = []byte{}
+		}
+	}
+	if _, err := w.message.ExecContext(ctx, int64(h.ID), h.Sender, h.Size, h.EightBit, h.UTF8, h.Ret, h.EnvID, h.Session,
+		h.User, h.Helo, h.Remote, h.Created.UnixMilli(), int64(m.Checksum), name, body); err != nil {
+		return err
+	}
+	for i := range m.Envelopes {
+		e := &m.Envelopes[i]
+		var lease any
+		if e.Claimed {
+			lease = int64(1)
+		}
+		if _, err := w.envelope.ExecContext(ctx, int64(h.ID), e.ID.N, e.Address, e.Recipient, e.ORCPT, e.Notify, e.Action, e.Relay, e.User,
+			e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(), lease); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// remove deletes envelopes, and each message after the last of its own.
+func (w *writer) remove(ctx context.Context, c *queue.Change) (gone []string, err error) {
+	for i, id := range c.Remove {
+		if err := affected(c)(w.removeEnvelope.ExecContext(ctx, int64(id.Message), id.N)); err != nil {
+			return nil, err
+		}
+		if i+1 < len(c.Remove) && c.Remove[i+1].Message == id.Message {
+			continue
+		}
+		var name sql.NullString
+		switch err := w.removeMessage.QueryRowContext(ctx, int64(id.Message)).Scan(&name); {
+		case errors.Is(err, sql.ErrNoRows):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		c.Messages++
+		if name.Valid {
+			gone = append(gone, name.String)
+		}
+	}
+	return gone, nil
+}

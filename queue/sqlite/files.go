@@ -1,0 +1,151 @@
+package sqlite
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+
+	"tabard/queue"
+)
+
+const (
+	lockName   = ".lock"
+	tempPrefix = "tmp-"
+	fileMode   = 0o600
+)
+
+// bodyFiles is the directory of bodies that are too large for a column.
+type bodyFiles struct {
+	dir  string
+	lock *os.File
+}
+
+// openBodyFiles makes the directory and locks it against other processes.
+func openBodyFiles(dir string) (*bodyFiles, error) {
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, err
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, lockName), os.O_RDWR|os.O_CREATE, fileMode)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		if errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, errors.New("in use by another process")
+		}
+		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
+	}
+	return &bodyFiles{dir: dir, lock: lock}, syncDir(filepath.Dir(dir))
+}
+
+func (b *bodyFiles) close() error { return b.lock.Close() }
+
+func (b *bodyFiles) path(name string) string { return filepath.Join(b.dir, name) }
+
+// sweep removes what a process left that ended between file and row.
+func (b *bodyFiles) sweep(known func(queue.MessageID) (bool, error)) error {
+	dir, err := os.Open(b.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	for {
+		names, err := dir.Readdirnames(1000)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			if err := b.sweepOne(name, known); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (b *bodyFiles) sweepOne(name string, known func(queue.MessageID) (bool, error)) error {
+	if !strings.HasPrefix(name, tempPrefix) {
+		id, n, err := queue.ParseID(name)
+		if err != nil || n >= 0 {
+			return nil // not ours
+		}
+		if ok, err := known(id); ok || err != nil {
+			return err
+		}
+	}
+	return os.Remove(b.path(name))
+}
+
+// remove takes bodies away whose rows are gone. One that stays behind is an
+// orphan, which the next start removes.
+func (b *bodyFiles) remove(names []string) {
+	for _, name := range names {
+		_ = os.Remove(b.path(name))
+	}
+}
+
+// stage is a body being written.
+type stage struct {
+	files *bodyFiles
+	f     *os.File
+	name  string
+}
+
+// Stage implements queue.Store.
+func (s *Store) Stage() (queue.Stage, error) {
+	f, err := os.CreateTemp(s.files.dir, tempPrefix) // mode 0600
+	if err != nil {
+		return nil, wrap(err)
+	}
+	return &stage{files: s.files, f: f, name: filepath.Base(f.Name())}, nil
+}
+
+func (s *stage) Write(p []byte) (int, error) {
+	n, err := s.f.Write(p)
+	if err != nil {
+		return n, wrap(err)
+	}
+	return n, nil
+}
+
+// Keep syncs file, name and directory, in this order.
+func (s *stage) Keep(id queue.MessageID) error {
+	if err := s.f.Sync(); err != nil {
+		return wrap(err)
+	}
+	if err := s.f.Close(); err != nil {
+		return wrap(err)
+	}
+	// Linked, not renamed: a name that is taken belongs to another message.
+	if err := os.Link(s.files.path(s.name), s.files.path(id.String())); err != nil {
+		if errors.Is(err, os.ErrExist) {
+			return fmt.Errorf("body of %s: %w", id, queue.ErrConflict)
+		}
+		return wrap(err)
+	}
+	_ = os.Remove(s.files.path(s.name))
+	s.name = id.String()
+	return wrap(syncDir(s.files.dir))
+}
+
+func (s *stage) Discard() {
+	s.f.Close()
+	s.files.remove([]string{s.name})
+}
+
+// syncDir makes the names in a directory durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	err = d.Sync()
+	return errors.Join(err, d.Close())
+}

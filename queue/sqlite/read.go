@@ -1,0 +1,168 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"tabard/internal/rpc"
+	"tabard/queue"
+)
+
+const (
+	columns = `e.message, e.n, e.address, e.recipient, e.orcpt, e.notify, e.action, e.relay, e.user, e.destination,
+		e.created, e.expires, e.next, e.attempts, e.warned, e.held, e.last_error, e.notice,
+		m.sender, m.size, m.eightbit, m.utf8, m.ret, m.envid, m.session, m.login, m.helo, m.remote, m.created`
+	from = " FROM envelopes e CROSS JOIN messages m ON m.id = e.message "
+	// waiting must stand in a query word for word, or the indices do not serve it.
+	waiting = "lease IS NULL AND held = 0"
+)
+
+// reader is the statements that read.
+type reader struct {
+	due, dueAt, next, of, list, count, bodyOf, fileOf *sql.Stmt
+}
+
+func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
+	r := &reader{}
+	for _, p := range []struct {
+		stmt **sql.Stmt
+		text string
+	}{
+		{&r.due, "SELECT " + columns + from + "WHERE " + waiting + ` AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
+			AND destination NOT IN (SELECT value FROM json_each(?)) ORDER BY next, destination, message, n LIMIT ?`},
+		{&r.dueAt, "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND next <= ? AND (next, message, n) > (?, ?, ?)
+			ORDER BY next, message, n LIMIT ?`},
+		{&r.next, "SELECT min(next) FROM envelopes WHERE " + waiting + " AND next > ?"},
+		{&r.of, "SELECT " + columns + from + "WHERE e.message = ? ORDER BY e.n"},
+		{&r.list, "SELECT " + columns + from + "WHERE (e.message, e.n) > (?, ?) ORDER BY e.message, e.n LIMIT ?"},
+		{&r.count, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM envelopes)"},
+		{&r.bodyOf, "SELECT size, checksum, file, body FROM messages WHERE id = ?"},
+		{&r.fileOf, "SELECT count(*) FROM messages WHERE id = ? AND file IS NOT NULL"},
+	} {
+		var err error
+		if *p.stmt, err = db.PrepareContext(ctx, p.text); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r *reader) close() error {
+	var errs []error
+	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.list, r.count, r.bodyOf, r.fileOf} {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Due implements queue.Store.
+func (s *Store) Due(ctx context.Context, q queue.DueQuery) ([]queue.Stored, error) {
+	after := q.After
+	if q.Destination != "" {
+		return s.reads.stored(ctx, s.reads.dueAt, q.Destination, q.Now.UnixMilli(), millis(after.Next), int64(after.ID.Message), after.ID.N, q.Limit)
+	}
+	except, err := json.Marshal(append([]string{}, q.Except...))
+	if err != nil {
+		return nil, err
+	}
+	return s.reads.stored(ctx, s.reads.due, q.Now.UnixMilli(), millis(after.Next), after.Destination, int64(after.ID.Message), after.ID.N, string(except), q.Limit)
+}
+
+// Next implements queue.Store.
+func (s *Store) Next(ctx context.Context, t time.Time) (time.Time, error) {
+	var next sql.NullInt64
+	if err := s.reads.next.QueryRowContext(ctx, millis(t)).Scan(&next); err != nil || !next.Valid {
+		return time.Time{}, wrap(err)
+	}
+	return time.UnixMilli(next.Int64), nil
+}
+
+// Envelopes implements queue.Store.
+func (s *Store) Envelopes(ctx context.Context, id queue.MessageID) ([]queue.Stored, error) {
+	return s.reads.stored(ctx, s.reads.of, int64(id))
+}
+
+// List implements queue.Store.
+func (s *Store) List(ctx context.Context, after queue.EnvelopeID, limit int) ([]queue.Stored, error) {
+	return s.reads.stored(ctx, s.reads.list, int64(after.Message), after.N, limit)
+}
+
+// Count implements queue.Store.
+func (s *Store) Count(ctx context.Context) (messages, envelopes int64, err error) {
+	err = s.reads.count.QueryRowContext(ctx).Scan(&messages, &envelopes)
+	return messages, envelopes, wrap(err)
+}
+
+// millis is the stored form of t; the zero time comes before all.
+func millis(t time.Time) int64 {
+	if t.IsZero() {
+		return -1
+	}
+	return t.UnixMilli()
+}
+
+func (r *reader) stored(ctx context.Context, stmt *sql.Stmt, args ...any) ([]queue.Stored, error) {
+	rows, err := stmt.QueryContext(ctx, args...)
+	if err != nil {
+		return nil, wrap(err)
+	}
+	defer rows.Close()
+	var all []queue.Stored
+	messages := make(map[queue.MessageID]*queue.Message)
+	for rows.Next() {
+		s, err := scan(rows, messages)
+		if err != nil {
+			return nil, wrap(err)
+		}
+		all = append(all, s)
+	}
+	return all, wrap(rows.Err())
+}
+
+// scan reads one row; envelopes of one message share what is known of it.
+func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.Stored, error) {
+	var s queue.Stored
+	var m queue.Message
+	var created, expires, next, born int64
+	err := rows.Scan(&s.ID.Message, &s.ID.N, &s.Address, &s.Recipient, &s.ORCPT, &s.Notify, &s.Action, &s.Relay, &s.User, &s.Destination,
+		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Held, &s.LastError, &s.Notice,
+		&m.Sender, &m.Size, &m.EightBit, &m.UTF8, &m.Ret, &m.EnvID, &m.Session, &m.User, &m.Helo, &m.Remote, &born)
+	if err != nil {
+		return s, err
+	}
+	s.Created, s.Expires, s.Next = time.UnixMilli(created), time.UnixMilli(expires), time.UnixMilli(next)
+	if known := messages[s.ID.Message]; known != nil {
+		s.Message = known
+		return s, nil
+	}
+	m.ID, m.Created = s.ID.Message, time.UnixMilli(born)
+	s.Message = &m
+	messages[m.ID] = &m
+	return s, nil
+}
+
+// bodyRow is where a body is, and what it must be.
+type bodyRow struct {
+	size     int64
+	checksum uint32
+	file     sql.NullString
+	body     []byte
+}
+
+func (r *reader) body(ctx context.Context, id queue.MessageID) (bodyRow, error) {
+	var b bodyRow
+	err := r.bodyOf.QueryRowContext(ctx, int64(id)).Scan(&b.size, &b.checksum, &b.file, &b.body)
+	if errors.Is(err, sql.ErrNoRows) {
+		return b, rpc.ErrNotFound
+	}
+	return b, wrap(err)
+}
+
+func (r *reader) hasFile(ctx context.Context, id queue.MessageID) (bool, error) {
+	var n int
+	err := r.fileOf.QueryRowContext(ctx, int64(id)).Scan(&n)
+	return n > 0, wrap(err)
+}

@@ -1,0 +1,136 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"hash/crc32"
+	"io"
+	"time"
+)
+
+// Errors of a Store, beside rpc.ErrNotFound and rpc.ErrNoSpace.
+var (
+	// ErrConflict means that a transaction broke a rule of the schema, such as a
+	// message id that is taken. The same changes one by one may succeed in part.
+	ErrConflict = errors.New("conflicts with what is stored")
+	// ErrCorrupt means that what was read is not what was written.
+	ErrCorrupt = errors.New("corrupt")
+)
+
+// Store keeps messages and envelopes durably, in one dialect of SQL each. All
+// methods are safe for concurrent use, except that Apply is called by one
+// goroutine. A store belongs to one queue at a time.
+type Store interface {
+	// Apply carries out all changes in one transaction and returns once that is
+	// durable. After an error nothing of them is stored. It ignores the end of
+	// ctx once it has begun.
+	Apply(ctx context.Context, changes []*Change) error
+	// Stage begins a body that is too large for a column.
+	Stage() (Stage, error)
+	// Due returns envelopes that may be tried, in order of their Cursor.
+	Due(ctx context.Context, q DueQuery) ([]Stored, error)
+	// Next returns the earliest next attempt after t; zero when there is none.
+	Next(ctx context.Context, t time.Time) (time.Time, error)
+	// Body opens a body whose checksum it has verified. ErrCorrupt: it is not
+	// what was stored; rpc.ErrNotFound: there is no such message.
+	Body(ctx context.Context, id MessageID) (Body, error)
+	// Envelopes returns every envelope of a message; none is not an error.
+	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)
+	// List returns up to limit envelopes in order of id, after the given one.
+	List(ctx context.Context, after EnvelopeID, limit int) ([]Stored, error)
+	// Count counts what is stored.
+	Count(ctx context.Context) (messages, envelopes int64, err error)
+	Close() error
+}
+
+// Change is what must become durable together.
+type Change struct {
+	Insert []NewMessage
+	Remove []EnvelopeID // messages go with their last envelope
+	Update []Update
+	Due    []EnvelopeID // made due at DueAt, and no longer held
+	DueAt  time.Time
+
+	// Set by Apply.
+	Affected int // envelopes removed or made due
+	Messages int // messages removed
+}
+
+// NewMessage is a message on its way into the store.
+type NewMessage struct {
+	Message   Message
+	Body      []byte // nil when it is staged
+	Staged    bool   // the body was kept by a Stage under the message's id
+	Checksum  uint32
+	Envelopes []NewEnvelope
+}
+
+// NewEnvelope is an envelope on its way into the store.
+type NewEnvelope struct {
+	Envelope
+	Destination string
+	Claimed     bool // it is in this queue's memory: Due leaves it out until it is updated, or the store is opened again
+}
+
+// Update replaces the schedule of one envelope, whose claim ends with it.
+type Update struct {
+	ID        EnvelopeID
+	Attempts  int
+	Next      time.Time
+	LastError string
+	Warned    int
+	Held      bool
+	Notice    string
+}
+
+// Stage takes a large body. Exactly one of Keep and Discard ends the writing;
+// Discard after Keep takes the body away again.
+type Stage interface {
+	io.Writer
+	// Keep makes the body durable under the id of a message that is to follow.
+	Keep(id MessageID) error
+	Discard()
+}
+
+// Body is a stored body, open for reading.
+type Body interface {
+	io.ReaderAt
+	io.Closer
+	Size() int64
+}
+
+// DueQuery asks for envelopes that are due.
+type DueQuery struct {
+	Now         time.Time
+	After       Cursor   // where the last query ended
+	Destination string   // only this one; empty: all but Except
+	Except      []string // destinations
+	Limit       int
+}
+
+// Cursor is a place in the order of attempts: time, destination, id.
+type Cursor struct {
+	Next        time.Time
+	Destination string
+	ID          EnvelopeID
+}
+
+// Stored is an envelope as it is stored. Envelopes of one message that were
+// read together share Message.
+type Stored struct {
+	Envelope
+	Message     *Message
+	Destination string
+	Warned      int
+	Notice      string
+}
+
+func (s *Stored) cursor() Cursor {
+	return Cursor{Next: s.Next, Destination: s.Destination, ID: s.ID}
+}
+
+// Checksum continues the checksum sum, at first 0, over p: CRC-32C (RFC 3720),
+// which finds what disks and memory do to a body.
+func Checksum(sum uint32, p []byte) uint32 {
+	return crc32.Update(sum, crc32.MakeTable(crc32.Castagnoli), p)
+}

@@ -1,0 +1,113 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Create implements Client.
+func (q *Queue) Create(ctx context.Context) (Writer, error) {
+	if q.ctx.Err() != nil {
+		return nil, ErrClosed
+	}
+	return &writer{queue: q}, ctx.Err()
+}
+
+// writer keeps a body in memory until it is larger than a column may be, then
+// in the store's stage.
+type writer struct {
+	queue *Queue
+	buf   []byte
+	stage Stage
+	size  int64
+	sum   uint32
+	err   error // of a Write: the body is incomplete
+	ended bool
+}
+
+var errEnded = errors.New("message writer: used after its end")
+
+// Write implements Writer.
+func (w *writer) Write(p []byte) (int, error) {
+	if w.ended {
+		return 0, errEnded
+	}
+	if w.err != nil {
+		return 0, w.err
+	}
+	if w.err = w.append(p); w.err != nil {
+		return 0, w.err
+	}
+	w.size += int64(len(p))
+	w.sum = Checksum(w.sum, p)
+	return len(p), nil
+}
+
+func (w *writer) append(p []byte) error {
+	if w.stage == nil && len(w.buf)+len(p) <= InlineBody {
+		w.buf = append(w.buf, p...)
+		return nil
+	}
+	if w.stage == nil {
+		var err error
+		if w.stage, err = w.queue.store.Stage(); err != nil {
+			return fmt.Errorf("message body: %w", err)
+		}
+		if _, err := w.stage.Write(w.buf); err != nil {
+			return fmt.Errorf("message body: %w", err)
+		}
+		w.buf = nil
+	}
+	if _, err := w.stage.Write(p); err != nil {
+		return fmt.Errorf("message body: %w", err)
+	}
+	return nil
+}
+
+// Commit implements Writer.
+func (w *writer) Commit(ctx context.Context, s Submission) error {
+	m, err := w.finish(ctx, s)
+	if err == nil {
+		err = w.queue.insert(ctx, m)
+	}
+	if err != nil && w.stage != nil {
+		w.stage.Discard()
+	}
+	return err
+}
+
+// finish ends the writing, and makes a staged body durable.
+func (w *writer) finish(ctx context.Context, s Submission) (*NewMessage, error) {
+	if w.ended {
+		return nil, errEnded
+	}
+	w.ended = true
+	if w.err != nil {
+		return nil, w.err
+	}
+	m, err := w.queue.prepare(ctx, s, w.size)
+	if err != nil {
+		return nil, err
+	}
+	m.Body, m.Checksum = w.buf, w.sum
+	if w.stage != nil {
+		m.Staged = true
+		if err := w.stage.Keep(m.Message.ID); err != nil {
+			return nil, fmt.Errorf("message body: %w", err)
+		}
+	}
+	return m, nil
+}
+
+// Abort implements Writer.
+func (w *writer) Abort() {
+	if w.ended {
+		return
+	}
+	w.ended = true
+	w.buf = nil
+	if w.stage != nil {
+		w.stage.Discard()
+	}
+}
