@@ -118,9 +118,12 @@ type fakeQueue struct {
 }
 
 func (q *fakeQueue) Enqueue(_ context.Context, s queue.Submission, body []byte) error {
-	if q.hold != nil {
+	q.mu.Lock()
+	hold := q.hold
+	q.mu.Unlock()
+	if hold != nil {
 		close(q.entered)
-		<-q.hold
+		<-hold
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -156,6 +159,8 @@ type fakeWriter struct {
 }
 
 func (w *fakeWriter) Write(p []byte) (int, error) {
+	w.q.mu.Lock()
+	defer w.q.mu.Unlock()
 	if w.q.writeErr != nil {
 		return 0, w.q.writeErr
 	}

@@ -252,3 +252,7 @@ func (s stored) content() string {
 		}
 	}
 }
+
+func (r *rig) clientTLS() *tls.Config {
+	return &tls.Config{RootCAs: r.roots, ServerName: "mx.example.org"}
+}
