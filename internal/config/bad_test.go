@@ -35,6 +35,11 @@ func TestSeveralErrors(t *testing.T) {
 	if !errors.As(err, &all) || len(all) != 3 || all[1].Pos.Line != 4 || all[2].Pos.Line != 6 {
 		t.Errorf("got %v, want errors on lines 3, 4 and 6", err)
 	}
+	// A fault within braces is one fault, not one for each line that is left of them.
+	_, err = Parse("x", []byte("table x { a = b,\n c,\n d = e\n}\nmatch for any reject"), Options{})
+	if !errors.As(err, &all) || len(all) != 1 || all[0].Pos != (Pos{"x", 2, 2}) {
+		t.Errorf("got %v, want one error", err)
+	}
 	many := strings.Repeat("nonsense\n", 1000)
 	if _, err = Parse("x", []byte(many), Options{}); !errors.As(err, &all) || len(all) != maxErrors {
 		t.Errorf("%d errors, want %d", len(all), maxErrors)

@@ -75,8 +75,8 @@ type Config struct {
 	DefaultPKI []TableRef
 	DefaultCA  TableRef
 
-	// Where holds the positions of global directives, by their words: "dialect",
-	// "log sql", "srs", "queue ttl", ...
+	// Where holds the positions of global directives that were given, by their
+	// words: "log sql", "srs", "queue ttl", ... "dialect" is always there.
 	Where map[string]Pos
 
 	// Unsupported lists what parsed but is left to a later version. check and

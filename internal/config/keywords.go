@@ -26,8 +26,7 @@ func Reserved() []string {
 	return words
 }
 
-// isReserved is asked for each word of the text, so the set is made once per
-// reading and kept by the parser.
+// reservedSet returns them for quick questions; the parser makes it once.
 func reservedSet() map[string]bool {
 	set := make(map[string]bool)
 	for _, w := range strings.Fields(reservedWords) {
