@@ -90,3 +90,19 @@ func unwrapBase64(text string) (string, error) {
 	}
 	return string(b), nil
 }
+
+// PublicPEM returns the certificate blocks of a text that may hold keys too, and
+// nothing of a text that is not PEM: what may be shown.
+func PublicPEM(text string) string {
+	blocks, err := pemBlocks(text)
+	if err != nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, block := range blocks {
+		if block.Type == "CERTIFICATE" {
+			b.Write(pem.EncodeToMemory(block))
+		}
+	}
+	return b.String()
+}

@@ -31,13 +31,18 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 // Fetching goes in sorted order of keys.
 type Table struct {
 	mapping bool
-	entries []config.KeyVal // sorted by folded key, without duplicates
-	raw     []string        // every key as written, for patterns
-	index   map[string]int  // folded key to its place in entries
-	delim   string          // smtp sub-addr-delim
+	entries []entry        // sorted by folded key, without duplicates
+	raw     []string       // every key as written, for patterns
+	index   map[string]int // folded key to its place in entries
+	delim   string         // smtp sub-addr-delim
 	closed  atomic.Bool
 	mu      sync.Mutex                 // guards built
 	built   map[table.Service]*matcher // made when first asked
+}
+
+type entry struct {
+	folded string
+	config.KeyVal
 }
 
 // matcher is made once, by whoever asks first.
@@ -73,15 +78,15 @@ func newTable(pairs []config.KeyVal, mapping bool, o table.Options) *Table {
 		t.raw = append(t.raw, p.Key)
 		k := table.Fold(p.Key)
 		if i, ok := t.index[k]; ok {
-			t.entries[i] = p
+			t.entries[i].KeyVal = p
 			continue
 		}
 		t.index[k] = len(t.entries)
-		t.entries = append(t.entries, p)
+		t.entries = append(t.entries, entry{k, p})
 	}
-	slices.SortFunc(t.entries, func(a, b config.KeyVal) int { return cmp.Compare(table.Fold(a.Key), table.Fold(b.Key)) })
+	slices.SortFunc(t.entries, func(a, b entry) int { return cmp.Compare(a.folded, b.folded) })
 	for i, e := range t.entries {
-		t.index[table.Fold(e.Key)] = i
+		t.index[e.folded] = i
 	}
 	return t
 }

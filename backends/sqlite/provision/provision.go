@@ -1,0 +1,132 @@
+// Package provision edits the provisioning schema in a SQLite database: what
+// `tabard user`, `domain`, `alias`, `relay` and `cert` do. Servers that have the
+// database open see each change with their next question.
+package provision
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"tabard/migrations"
+	"tabard/table"
+)
+
+// Errors that say what to tell a person.
+var (
+	ErrExists = errors.New("exists already")
+	ErrNone   = errors.New("no such row")
+)
+
+// DB is a database that is open for editing. It is safe for concurrent use, by
+// several processes too.
+type DB struct{ db *sql.DB }
+
+// Open opens the database at path, creates it (readable by its owner only) when
+// it is missing, and brings the provisioning schema to the current version. A
+// schema newer than the program is migrations.ErrNewer.
+func Open(ctx context.Context, path string) (*DB, error) {
+	if err := private(path); err != nil {
+		return nil, err
+	}
+	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
+	v := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}
+	for _, p := range []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "trusted_schema(0)", "secure_delete(1)"} {
+		v.Add("_pragma", p)
+	}
+	u.RawQuery = v.Encode()
+	db, err := sql.Open("sqlite", u.String())
+	if err != nil {
+		return nil, err
+	}
+	if _, _, err := migrations.Up(ctx, db, migrations.SQLite, migrations.Provision); err != nil {
+		db.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return &DB{db: db}, nil
+}
+
+// Close closes the database.
+func (d *DB) Close() error { return d.db.Close() }
+
+// add inserts a row; one that is there already is ErrExists.
+func (d *DB) add(ctx context.Context, what, query string, args ...any) error {
+	_, err := d.db.ExecContext(ctx, query, args...)
+	return explain(what, err)
+}
+
+// change runs a statement that must touch a row, else it is ErrNone.
+func (d *DB) change(ctx context.Context, what, query string, args ...any) error {
+	r, err := d.db.ExecContext(ctx, query, args...)
+	if err != nil {
+		return explain(what, err)
+	}
+	n, err := r.RowsAffected()
+	if err == nil && n == 0 {
+		return fmt.Errorf("%s: %w", what, ErrNone)
+	}
+	return err
+}
+
+// explain says of which row a statement failed.
+func explain(what string, err error) error {
+	if err == nil {
+		return nil
+	}
+	var e *sqlite.Error
+	if errors.As(err, &e) {
+		switch e.Code() {
+		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
+			return fmt.Errorf("%s: %w", what, ErrExists)
+		}
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// list runs a query and collects its rows by scan.
+func list[T any](ctx context.Context, d *DB, query string, scan func(scan func(...any) error) (T, error), args ...any) ([]T, error) {
+	rows, err := d.db.QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []T
+	for rows.Next() {
+		v, err := scan(rows.Scan)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, v)
+	}
+	return all, rows.Err()
+}
+
+// texts collects a query's only column.
+func (d *DB) texts(ctx context.Context, query string, args ...any) ([]string, error) {
+	return list(ctx, d, query, func(scan func(...any) error) (s string, err error) {
+		err = scan(&s)
+		return s, err
+	}, args...)
+}
+
+// key brings a name to the form in which it is looked up.
+func key(what, name string) (string, error) {
+	name = strings.TrimSpace(name)
+	if name == "" {
+		return "", fmt.Errorf("%s: empty", what)
+	}
+	if strings.ContainsAny(name, " \t") {
+		return "", fmt.Errorf("%s %q: blanks in it", what, name)
+	}
+	k, err := table.NormalKey(table.String, name)
+	if err != nil {
+		return "", fmt.Errorf("%s %q: %w", what, name, err)
+	}
+	return k, nil
+}
