@@ -227,15 +227,21 @@ type RouteRequest struct {
 
 // Route tells mta how to deliver.
 type Route struct {
-	Hosts    []RelayURL // in order of preference; empty: by MX of the domain
-	Helo     string
-	Source   string // source address; empty: the kernel's choice
+	Hosts  []RelayURL // in order of preference; empty: by MX of the domain
+	Helo   string
+	Source string // source address; empty: the kernel's choice
+	// Sources are all configured source addresses, Source first, each with the
+	// name to say from there: for a destination of the other address family.
+	Sources  []RouteSource
 	TLS      bool   // `relay tls`: the channel is encrypted or the mail deferred
 	NoVerify bool   // `tls no-verify`
 	Present  bool   // a client certificate is configured
 	MailFrom string // replaces the reverse-path when not empty
 	BackupMX string // act as this backup MX; empty: not a backup
 }
+
+// RouteSource is a source address and its EHLO name.
+type RouteSource struct{ Address, Helo string }
 
 // Scheme is the exact meaning of a relay URL's scheme.
 type Scheme string

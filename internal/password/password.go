@@ -31,6 +31,9 @@ const bcryptCost = 10
 // bcryptMax is the longest password that bcrypt looks at, in bytes.
 const bcryptMax = 72
 
+// schemeChars are those that names of schemes are made of.
+const schemeChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_."
+
 var (
 	// ErrScheme means that the stored hash is of no scheme known here.
 	ErrScheme = errors.New("unknown password scheme")
@@ -52,7 +55,7 @@ var (
 // nothing opens them. No hash is opened by an empty password or by one that
 // holds CR, LF or NUL.
 func Verify(stored, password string) (bool, error) {
-	if stored == "" || stored[0] == '!' || stored[0] == '*' {
+	if Locked(stored) {
 		return false, nil
 	}
 	if len(stored) > maxStored {
@@ -66,6 +69,25 @@ func Verify(stored, password string) (bool, error) {
 		return false, err
 	}
 	return verifyScheme(scheme, rest, password)
+}
+
+// Locked reports whether no password opens stored.
+func Locked(stored string) bool {
+	return stored == "" || stored[0] == '!' || stored[0] == '*'
+}
+
+// Hashed reports whether stored has the form of a hash of a known scheme, or of
+// one that could be: a crypt(3) string, or a {SCHEME} other than those for
+// plain text.
+func Hashed(stored string) bool {
+	if name, _, ok := strings.Cut(stored, "}"); ok && len(name) > 1 && name[0] == '{' {
+		switch strings.ToUpper(name[1:]) {
+		case "PLAIN", "CLEAR", "CLEARTEXT":
+			return false
+		}
+		return strings.Trim(name[1:], schemeChars) == ""
+	}
+	return strings.HasPrefix(stored, "$") && strings.Count(stored, "$") >= 3 || strings.HasPrefix(stored, "SCRAM-SHA-")
 }
 
 // Hash returns a new bcrypt hash ("$2b$10$...") of password, which OpenSMTPD,

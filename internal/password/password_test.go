@@ -122,6 +122,19 @@ func TestVerifyLocked(t *testing.T) {
 	}
 }
 
+func TestHashed(t *testing.T) {
+	for _, stored := range vectors {
+		if !Hashed(stored) {
+			t.Errorf("Hashed(%.30q) = false", stored)
+		}
+	}
+	for _, plain := range []string{"", "secret", "$ecret", "pa$$word", "{curly", "{PLAIN}x", "{a b}c", "s}x", "!"} {
+		if Hashed(plain) {
+			t.Errorf("Hashed(%q) = true", plain)
+		}
+	}
+}
+
 func TestHash(t *testing.T) {
 	stored, err := Hash(horse)
 	if err != nil || !strings.HasPrefix(stored, "$2b$10$") {

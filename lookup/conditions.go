@@ -1,0 +1,201 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"tabard/internal/address"
+	"tabard/internal/config"
+	"tabard/table"
+)
+
+// unknownName is the reverse DNS name of a peer that has none.
+const unknownName = "<unknown>"
+
+// ruleBuilder collects the conditions of one rule.
+type ruleBuilder struct {
+	s     *Service
+	conds []condition
+	err   error
+}
+
+func (b *ruleBuilder) add(negate bool, test func(context.Context, *subject) (bool, error)) {
+	b.conds = append(b.conds, condition{negate, test})
+}
+
+// opt adds a condition on a table, if it was written. An empty subject is in no
+// table, unless patterns are asked.
+func (b *ruleBuilder) opt(c *config.Cond, service table.Service, key func(*subject) string) {
+	if c == nil {
+		return
+	}
+	if service == table.Domain {
+		b.domain(c, key)
+		return
+	}
+	t := b.table(c.Table)
+	if c.Regex {
+		service = table.Regex
+	}
+	b.add(c.Negate, func(ctx context.Context, sub *subject) (bool, error) {
+		k := key(sub)
+		if k == "" && service != table.Regex {
+			return false, nil
+		}
+		return t.Check(ctx, service, k)
+	})
+}
+
+// domain adds a condition on a domain, asked in A-labels and U-labels if they
+// differ: a table may hold either.
+func (b *ruleBuilder) domain(c *config.Cond, key func(*subject) string) {
+	t := b.table(c.Table)
+	service := table.Domain
+	if c.Regex {
+		service = table.Regex
+	}
+	b.add(c.Negate, func(ctx context.Context, sub *subject) (bool, error) {
+		k := key(sub)
+		if k == "" && service != table.Regex {
+			return false, nil
+		}
+		ok, err := t.Check(ctx, service, k)
+		if other := otherLabels(k); err == nil && !ok && other != "" {
+			return t.Check(ctx, service, other)
+		}
+		return ok, err
+	})
+}
+
+// otherLabels returns a domain's U-labels for A-labels and the other way round,
+// or nothing when there is no other form.
+func otherLabels(domain string) string {
+	if address.ASCII(domain) && !strings.Contains(domain, "xn--") {
+		return ""
+	}
+	other, err := idna.Lookup.ToASCII(domain)
+	if err != nil {
+		return ""
+	}
+	if other == domain {
+		if other, err = idna.Lookup.ToUnicode(domain); err != nil || other == domain {
+			return ""
+		}
+	}
+	return other
+}
+
+func (b *ruleBuilder) table(name config.TableRef) *table.Table {
+	t, err := b.s.tables.get(name)
+	if err != nil {
+		b.err = errors.Join(b.err, err)
+	}
+	return t
+}
+
+// from adds the rule's origin.
+func (b *ruleBuilder) from(m *config.Match) {
+	c := m.FromCond
+	switch m.From {
+	case config.FromAny:
+		b.add(c.Negate, func(context.Context, *subject) (bool, error) { return true, nil })
+	case config.FromSocket:
+		b.add(c.Negate, func(_ context.Context, sub *subject) (bool, error) {
+			return sub.session.Socket && !sub.internal, nil
+		})
+	case config.FromSrc:
+		b.opt(&c, table.NetAddr, sourceKey)
+	case config.FromRDNS:
+		b.rdns(c)
+	case config.FromAuth:
+		b.authenticated(&c)
+	case config.FromMailFrom:
+		b.opt(&c, table.MailAddr, senderKey)
+	default:
+		c.Table = tableLocalhost
+		b.opt(&c, table.NetAddr, sourceKey)
+	}
+}
+
+// dest adds the rule's destination.
+func (b *ruleBuilder) dest(m *config.Match) {
+	c := m.ForCond
+	switch m.For {
+	case config.ForAny:
+		b.add(c.Negate, func(context.Context, *subject) (bool, error) { return true, nil })
+	case config.ForDomain:
+		b.opt(&c, table.Domain, func(sub *subject) string { return sub.rcpt.Domain })
+	case config.ForRcptTo:
+		b.opt(&c, table.MailAddr, rcptKey)
+	default:
+		c.Table = tableLocalnames
+		b.opt(&c, table.Domain, func(sub *subject) string { return sub.rcpt.Domain })
+	}
+}
+
+// rdns adds a condition on the peer's name; without a table, that it has one.
+func (b *ruleBuilder) rdns(c config.Cond) {
+	if c.Table != "" {
+		b.opt(&c, table.Domain, func(sub *subject) string {
+			if sub.session.RDNS == "" {
+				return unknownName
+			}
+			return sub.session.RDNS
+		})
+		return
+	}
+	b.add(c.Negate, func(_ context.Context, sub *subject) (bool, error) {
+		return sub.session.RDNS != "" && sub.session.RDNS != unknownName, nil
+	})
+}
+
+// authenticated adds a condition on the session's user; without a table, that
+// there is one. User names that are addresses match as addresses do.
+func (b *ruleBuilder) authenticated(c *config.Cond) {
+	if c == nil {
+		return
+	}
+	if c.Table == "" {
+		b.add(c.Negate, func(_ context.Context, sub *subject) (bool, error) { return sub.session.User != "", nil })
+		return
+	}
+	t, regex := b.table(c.Table), c.Regex
+	b.add(c.Negate, func(ctx context.Context, sub *subject) (bool, error) {
+		user := sub.session.User
+		if user == "" {
+			return false, nil
+		}
+		service := table.String
+		switch {
+		case regex:
+			service = table.Regex
+		case strings.Contains(user, "@"):
+			service = table.MailAddr
+		}
+		return t.Check(ctx, service, user)
+	})
+}
+
+// sourceKey is where the mail comes from, as netaddr asks it.
+func sourceKey(sub *subject) string {
+	if sub.internal || sub.session.Socket {
+		return table.LocalKey
+	}
+	if !sub.session.Remote.IsValid() {
+		return ""
+	}
+	return table.AddrKey(sub.session.Remote)
+}
+
+func senderKey(sub *subject) string { return table.MailAddrKey(sub.sender) }
+
+// rcptKey is the recipient without the quotes that SMTP may need.
+func rcptKey(sub *subject) string {
+	if sub.rcpt.Domain == "" {
+		return sub.rcpt.Local
+	}
+	return sub.rcpt.Local + "@" + sub.rcpt.Domain
+}

@@ -1,0 +1,147 @@
+package lookup
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"time"
+
+	"tabard/table"
+)
+
+// The sizes of RSA keys that are served, in bits. Larger ones cost seconds of
+// CPU for each handshake.
+const (
+	minRSA = 2048
+	maxRSA = 8192
+)
+
+// keyPair is a certificate chain with its private key. It is immutable, and
+// only package lookup ever sees it.
+type keyPair struct {
+	chain       [][]byte // DER, leaf first
+	leaf        *x509.Certificate
+	signer      crypto.Signer
+	fingerprint [32]byte
+}
+
+// valid says why the leaf cannot be served at a time, or nil.
+func (k *keyPair) valid(now time.Time) error {
+	switch {
+	case now.Before(k.leaf.NotBefore):
+		return fmt.Errorf("certificate is not valid before %s", k.leaf.NotBefore.UTC().Format(time.RFC3339))
+	case now.After(k.leaf.NotAfter):
+		return fmt.Errorf("certificate expired at %s", k.leaf.NotAfter.UTC().Format(time.RFC3339))
+	}
+	return nil
+}
+
+// parseKeyPairs reads a cert answer. Several database rows arrive as columns
+// chain, key, chain, key: each two are read on their own, so that one broken row
+// spoils no other. What cannot be used is told in err, which may come along
+// with pairs that can.
+func parseKeyPairs(row table.Row) ([]*keyPair, error) {
+	if len(row) > 2 && len(row)%2 == 0 {
+		var all []*keyPair
+		var errs []error
+		for i := 0; i < len(row); i += 2 {
+			pairs, err := openKeyPairs(row[i : i+2])
+			all = append(all, pairs...)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("row %d: %w", i/2+1, err))
+			}
+		}
+		if len(all) > 0 {
+			return all, errors.Join(errs...)
+		}
+	}
+	return openKeyPairs(row)
+}
+
+func openKeyPairs(row table.Row) ([]*keyPair, error) {
+	parsed, err := table.ParseKeyPairs(row)
+	if err != nil {
+		return nil, err
+	}
+	var pairs []*keyPair
+	var errs []error
+	for _, p := range parsed {
+		signer, err := openKey(p.Key)
+		if err == nil && !samePublic(p.Leaf.PublicKey, signer.Public()) {
+			err = errors.New("private key does not belong to the certificate")
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		pairs = append(pairs, &keyPair{chain: p.Chain, leaf: p.Leaf, signer: signer, fingerprint: fingerprint(p.Chain)})
+	}
+	return pairs, errors.Join(errs...)
+}
+
+// openKey reads a private key, and refuses those that are too weak, that take
+// too long, or that TLS has no use for.
+func openKey(text []byte) (crypto.Signer, error) {
+	block, _ := pem.Decode(text)
+	if block == nil {
+		return nil, errors.New("private key is not PEM")
+	}
+	if block.Type == "ENCRYPTED PRIVATE KEY" || len(block.Headers) > 0 {
+		return nil, errors.New("encrypted private keys are not supported yet")
+	}
+	key, err := table.ParsePrivateKey(block)
+	if err != nil {
+		return nil, err
+	}
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		if bits := k.N.BitLen(); bits < minRSA || bits > maxRSA {
+			return nil, fmt.Errorf("RSA key of %d bits; want %d to %d", bits, minRSA, maxRSA)
+		}
+	case *ecdsa.PrivateKey:
+		switch k.Curve {
+		case elliptic.P256(), elliptic.P384(), elliptic.P521():
+		default:
+			return nil, fmt.Errorf("ECDSA key on curve %s; want P-256, P-384 or P-521", k.Params().Name)
+		}
+	case ed25519.PrivateKey:
+	default:
+		return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
+	}
+	return key, nil
+}
+
+func samePublic(a, b crypto.PublicKey) bool {
+	eq, ok := a.(interface{ Equal(crypto.PublicKey) bool })
+	return ok && eq.Equal(b)
+}
+
+func fingerprint(chain [][]byte) (sum [32]byte) {
+	h := sha256.New()
+	for _, der := range chain {
+		h.Write(der)
+	}
+	h.Sum(sum[:0])
+	return sum
+}
+
+// rowSum is a hash of a row's content.
+func rowSum(row table.Row) (sum [32]byte) {
+	h := sha256.New()
+	for _, col := range row {
+		var n [8]byte
+		binary.BigEndian.PutUint64(n[:], uint64(len(col)))
+		h.Write(n[:])
+		h.Write([]byte(col))
+	}
+	h.Sum(sum[:0])
+	return sum
+}

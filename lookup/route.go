@@ -1,0 +1,162 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"tabard/internal/config"
+	"tabard/internal/password"
+	"tabard/table"
+)
+
+// Route implements Outbound. Everything is looked up at each call, so that a
+// changed row applies to mail that is queued already.
+//
+// The hosts come from the first of: the action's `host`; the row of its
+// `domain` table for the destination, its *.parent, or "*"; the row of its
+// `sender` table for the reverse-path, its @domain, or "*". Without any, the
+// destination's MXs apply. (OpenSMTPD defers when `domain` has no row.)
+func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
+	if len(r.Domain) > maxName || len(r.Sender) > maxAddress {
+		return Route{}, errors.New("route: name too long")
+	}
+	if r.Action == "" {
+		return Route{Helo: s.hostname}, nil
+	}
+	a, err := s.action(r.Action)
+	if err != nil {
+		return Route{}, err
+	}
+	if a.Method != config.MethodRelay {
+		return Route{}, fmt.Errorf("%s: action %q is not a relay", a.Pos, a.Name)
+	}
+	route := Route{
+		TLS: a.TLS, NoVerify: a.NoVerify, MailFrom: a.MailFrom,
+		Present: a.PKIName != "" || a.PKITable != "",
+	}
+	if a.Backup {
+		if route.BackupMX = a.BackupMX; route.BackupMX == "" {
+			route.BackupMX = s.hostname
+		}
+	}
+	if route.Hosts, err = s.routeHosts(ctx, a, r); err != nil {
+		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
+	}
+	if err := s.routeSource(ctx, a, &route); err != nil {
+		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
+	}
+	return route, nil
+}
+
+func (s *Service) routeHosts(ctx context.Context, a *action, r RouteRequest) ([]RelayURL, error) {
+	switch {
+	case a.host != nil:
+		return s.fetchHosts(ctx, a)
+	case a.domain != nil:
+		urls, err := s.lookupHosts(ctx, a.domain, table.RelayDomainKeys(r.Domain))
+		if err != nil || urls != nil || a.sender == nil {
+			return urls, err
+		}
+	}
+	if a.sender != nil {
+		return s.lookupHosts(ctx, a.sender, table.RelaySenderKeys(r.Sender, s.delim))
+	}
+	return nil, nil
+}
+
+// fetchHosts returns every host of the list, beginning with the next in turn.
+func (s *Service) fetchHosts(ctx context.Context, a *action) ([]RelayURL, error) {
+	texts, err := a.host.FetchRelayHosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(texts) == 0 {
+		return nil, fmt.Errorf("table %s: no relay host in it", a.host.Name())
+	}
+	urls, err := s.relayURLs(a.host, "", texts)
+	return rotate(urls, &a.nextHost), err
+}
+
+// lookupHosts returns the hosts of the first key that has a row; nil when none
+// has.
+func (s *Service) lookupHosts(ctx context.Context, t *table.Table, keys []string) ([]RelayURL, error) {
+	for _, key := range keys {
+		texts, err := t.RelayHosts(ctx, key)
+		if errors.Is(err, table.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		return s.relayURLs(t, key, texts)
+	}
+	return nil, nil
+}
+
+func (s *Service) relayURLs(t *table.Table, key string, texts []string) ([]RelayURL, error) {
+	urls := make([]RelayURL, 0, len(texts))
+	for _, text := range texts {
+		u, err := s.cfg.Dialect.ParseRelayURL(text)
+		if err != nil {
+			return nil, fmt.Errorf("table %s: relayhost %.300q: %w", t.Name(), key, err)
+		}
+		urls = append(urls, RelayURL{Scheme: Scheme(u.Scheme), Label: u.Label, Host: u.Host, Port: u.Port})
+	}
+	return urls, nil
+}
+
+// routeSource fills in the addresses to send from and the names to say.
+func (s *Service) routeSource(ctx context.Context, a *action, route *Route) error {
+	if route.Helo = a.Helo; route.Helo == "" {
+		route.Helo = s.hostname
+	}
+	if a.src == nil {
+		return nil
+	}
+	ips, err := a.src.FetchSources(ctx)
+	if err != nil {
+		return err
+	}
+	if len(ips) == 0 {
+		return fmt.Errorf("table %s: no source address in it", a.src.Name())
+	}
+	for _, ip := range rotate(ips, &a.nextSource) {
+		src := RouteSource{Address: ip.String(), Helo: route.Helo}
+		if a.HeloSrc != "" {
+			if src.Helo, err = s.addrName(ctx, a.HeloSrc, ip, s.hostname); err != nil {
+				return err
+			}
+		}
+		route.Sources = append(route.Sources, src)
+	}
+	route.Source, route.Helo = route.Sources[0].Address, route.Sources[0].Helo
+	return nil
+}
+
+// RelayCredentials implements Outbound. A row that holds a password hash is
+// refused: it is somebody's login here, of no use for relaying, and mta must
+// not see it.
+func (s *Service) RelayCredentials(ctx context.Context, r CredentialsRequest) (Credentials, error) {
+	a, err := s.action(r.Action)
+	if err != nil {
+		return Credentials{}, err
+	}
+	if a.auth == nil {
+		return Credentials{}, fmt.Errorf("%s: action %q has no auth table for label %.100q", a.Pos, a.Name, r.Label)
+	}
+	if !sane(r.Label, maxName) {
+		return Credentials{}, errors.New("relay credentials: bad label")
+	}
+	login, err := a.auth.Credentials(ctx, r.Label)
+	if errors.Is(err, table.ErrNotFound) {
+		return Credentials{}, fmt.Errorf("table %s: no credentials for label %.100q", a.auth.Name(), r.Label)
+	}
+	if err != nil {
+		return Credentials{}, err
+	}
+	if password.Hashed(login.Password) {
+		return Credentials{}, fmt.Errorf("table %s: label %.100q: the row holds a password hash, not a password", a.auth.Name(), r.Label)
+	}
+	return Credentials{User: login.User, Password: login.Password}, nil
+}

@@ -1,0 +1,69 @@
+package lookup
+
+import (
+	"context"
+	"crypto"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// signTimeout bounds the wait for one signature where the handshake gives none.
+const signTimeout = 10 * time.Second
+
+// KeyHolder makes the signatures of a certificate: an Inbound or an Outbound.
+type KeyHolder interface {
+	Sign(ctx context.Context, r SignRequest) ([]byte, error)
+}
+
+// TLSCertificate makes a certificate that crypto/tls can use, whose key stays
+// with holder. c must have its Chain. Each signature waits for ctx, and for ten
+// seconds at most.
+func TLSCertificate(ctx context.Context, holder KeyHolder, c Certificate) (*tls.Certificate, error) {
+	if len(c.Chain) == 0 {
+		return nil, errors.New("certificate without a chain")
+	}
+	leaf, err := x509.ParseCertificate(c.Chain[0])
+	if err != nil {
+		return nil, fmt.Errorf("certificate from lookup: %w", err)
+	}
+	cert := &tls.Certificate{
+		Certificate: c.Chain, Leaf: leaf,
+		PrivateKey: &remoteKey{ctx: ctx, holder: holder, handle: c.Handle, public: leaf.PublicKey},
+	}
+	for _, scheme := range c.Schemes {
+		cert.SupportedSignatureAlgorithms = append(cert.SupportedSignatureAlgorithms, tls.SignatureScheme(scheme))
+	}
+	return cert, nil
+}
+
+// remoteKey is a crypto.Signer whose key is in another process.
+type remoteKey struct {
+	ctx    context.Context
+	holder KeyHolder
+	handle string
+	public crypto.PublicKey
+}
+
+// Public implements crypto.Signer.
+func (k *remoteKey) Public() crypto.PublicKey { return k.public }
+
+// Sign implements crypto.Signer. The randomness is the key holder's own.
+func (k *remoteKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(k.ctx, signTimeout)
+	defer cancel()
+	r := SignRequest{Handle: k.handle, Digest: digest, Hash: opts.HashFunc()}
+	if pss, ok := opts.(*rsa.PSSOptions); ok {
+		if pss.SaltLength != rsa.PSSSaltLengthEqualsHash && pss.SaltLength != r.Hash.Size() {
+			return nil, errors.New("remote key: RSA-PSS salt must be as long as the hash")
+		}
+		r.PSS = true
+	}
+	return k.holder.Sign(ctx, r)
+}
+
+var _ crypto.Signer = (*remoteKey)(nil)
