@@ -77,7 +77,9 @@ func TestAuthFailures(t *testing.T) {
 
 func TestAuthUnavailable(t *testing.T) {
 	r := start(t, withTLS(config.TLSStart), withAuth(config.AuthRequire), onLookup(func(f *fakeLookup) {
-		f.auth = func(lookup.AuthRequest) (lookup.AuthReply, error) { return lookup.AuthReply{}, errors.New("no database") }
+		f.auth = func(lookup.AuthRequest) (lookup.AuthReply, error) {
+			return lookup.AuthReply{}, errors.New("no database")
+		}
 	}))
 	c := r.secure()
 	c.do("AUTH PLAIN "+b64("\x00gilles\x00secret"), "454 4.7.0")

@@ -33,7 +33,7 @@ func (s *session) bdat(arg string) {
 		return
 	}
 	if s.tx.msg == nil {
-		s.tx.msg = s.begin(s.tx)
+		s.tx.msg = s.begin(s.tx, size)
 		s.tx.msg.chunks.normalize = c.ln.NormalizeBareNewline
 	}
 	s.chunk(s.tx.msg, size, last)

@@ -17,7 +17,9 @@ func (s *session) Data(io.Reader) error {
 	if tx == nil || len(tx.envelopes) == 0 {
 		return refuse(503, smtp.EnhancedCode{5, 5, 1}, "Need RCPT before DATA")
 	}
-	m := s.begin(tx)
+	c.beginMessage()
+	_, _ = c.br.Peek(1) // what is there then is often the whole; an error comes again
+	m := s.begin(tx, int64(c.br.Buffered()))
 	err := c.receive(m)
 	c.give([]byte(".\r\n"))
 	if err != nil {
@@ -31,7 +33,6 @@ func (s *session) Data(io.Reader) error {
 
 // receive feeds the connection's input to a message until the end of data.
 func (c *conn) receive(m *incoming) error {
-	c.beginMessage()
 	sc := scanner{dots: true, normalize: c.ln.NormalizeBareNewline}
 	for {
 		if b, _ := c.br.Peek(c.br.Buffered()); len(b) > 0 {
@@ -53,6 +54,7 @@ func (c *conn) receive(m *incoming) error {
 	}
 }
 
+// beginMessage starts the clocks of a message, or of a chunk of one.
 func (c *conn) beginMessage() {
 	c.phase, c.before = phaseMessage, time.Now().Add(c.srv.cfg.Timeouts.Message)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -22,6 +23,7 @@ type incoming struct {
 	s       *session
 	tx      *transaction
 	id      queue.MessageID
+	idText  string
 	created time.Time
 	head    header
 	buf     []byte
@@ -32,24 +34,17 @@ type incoming struct {
 	fault   *smtp.SMTPError
 }
 
-// begin starts a message with the fields that we add in front.
-func (s *session) begin(tx *transaction) *incoming {
+// begin starts a message with the fields that we add in front. hint is a guess
+// at its size.
+func (s *session) begin(tx *transaction, hint int64) *incoming {
+	const own = 512 // our fields
 	now := time.Now()
-	m := &incoming{s: s, tx: tx, id: s.srv.ids.next(now), created: now}
+	id := s.srv.ids.next(now)
+	m := &incoming{s: s, tx: tx, id: id, idText: id.String(), created: now}
 	m.head = header{out: m.store, submission: s.user != "" || s.c.peer.socket, missing: m.missing}
-	m.buf = s.received(make([]byte, 0, m.expected()), tx, m.id, now)
+	room := min(max(tx.options.Size, hint)+own, queue.InlineBody)
+	m.buf = s.received(make([]byte, 0, room), tx, m.idText, now)
 	return m
-}
-
-// expected is a first guess at the buffer's size: what SIZE promised, and our
-// own fields.
-func (m *incoming) expected() int64 {
-	const own, unknown = 512, 8 << 10
-	size := m.tx.options.Size
-	if size <= 0 {
-		size = unknown
-	}
-	return min(size+own, queue.InlineBody)
 }
 
 // missing makes the fields that a submitted message lacks.
@@ -59,7 +54,7 @@ func (m *incoming) missing(date, messageID bool) []byte {
 		b = append(m.created.UTC().AppendFormat(append(b, "Date: "...), time.RFC1123Z), '\r', '\n')
 	}
 	if !messageID {
-		b = append(b, "Message-ID: <"+m.id.String()+"@"+m.s.c.hostname()+">\r\n"...)
+		b = append(b, "Message-ID: <"+m.idText+"@"+m.s.c.hostname()+">\r\n"...)
 	}
 	return b
 }
@@ -100,13 +95,24 @@ func (m *incoming) abort() {
 func (m *incoming) store(p []byte) {
 	for m.fault == nil && len(m.buf)+len(p) > queue.InlineBody {
 		k := queue.InlineBody - len(m.buf)
-		m.buf = append(m.buf, p[:k]...)
+		m.collect(p[:k])
 		p = p[k:]
 		m.spill()
 	}
 	if m.fault == nil {
-		m.buf = append(m.buf, p...)
+		m.collect(p)
 	}
+}
+
+// collect appends to the buffer, which grows in few steps and never beyond
+// queue.InlineBody.
+func (m *incoming) collect(p []byte) {
+	if need := len(m.buf) + len(p); need > cap(m.buf) {
+		grown := make([]byte, len(m.buf), min(max(need, 4*cap(m.buf)), queue.InlineBody))
+		copy(grown, m.buf)
+		m.buf = grown
+	}
+	m.buf = append(m.buf, p...)
 }
 
 // spill writes the buffer to the queue's stream.
@@ -152,7 +158,7 @@ func (m *incoming) finish() *smtp.SMTPError {
 	m.s.mails++
 	m.s.c.errors = 0
 	m.log(sub)
-	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: m.id.String() + " Message accepted for delivery"}
+	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: m.idText + " Message accepted for delivery"}
 }
 
 func (m *incoming) commit(ctx context.Context, sub queue.Submission) error {
@@ -188,11 +194,11 @@ func (m *incoming) submission() queue.Submission {
 // each envelope.
 func (m *incoming) log(sub queue.Submission) {
 	c := m.s.c
-	c.event("smtp message", slog.String("msgid", m.id.String()), slog.Int64("size", sub.Message.Size),
+	c.event("smtp message", slog.String("msgid", m.idText), slog.Int64("size", sub.Message.Size),
 		slog.Int("nrcpt", len(m.tx.rcpts)), slog.String("proto", m.s.protocol(m.tx)))
 	for i := range sub.Recipients {
 		e := &sub.Recipients[i]
-		c.event("smtp envelope", slog.String("evpid", e.ID.String()),
+		c.event("smtp envelope", slog.String("evpid", m.idText+"."+strconv.Itoa(e.ID.N)),
 			slog.String("from", "<"+m.tx.sender+">"), slog.String("to", "<"+e.Address+">"))
 	}
 }

@@ -5,14 +5,13 @@ import (
 	"time"
 
 	"tabard/internal/address"
-	"tabard/queue"
 )
 
 // receivedTime is RFC 5322's date with the zone's name as a comment.
 const receivedTime = "Mon, 2 Jan 2006 15:04:05 -0700 (MST)"
 
 // received appends the trace field of RFC 5321 section 4.4 for a message.
-func (s *session) received(buf []byte, tx *transaction, id queue.MessageID, now time.Time) []byte {
+func (s *session) received(buf []byte, tx *transaction, id string, now time.Time) []byte {
 	c := s.c
 	buf = append(buf, "Received: "...)
 	if !c.ln.MaskSource {
@@ -23,7 +22,7 @@ func (s *session) received(buf []byte, tx *transaction, id queue.MessageID, now 
 	buf = append(buf, " (Tabard) with "...)
 	buf = append(buf, s.protocol(tx)...)
 	buf = append(buf, " id "...)
-	buf = append(buf, id.String()...)
+	buf = append(buf, id...)
 	if c.tls != nil {
 		// The verdict is on the client's certificate, and it is what lookup said.
 		buf = append(buf, " ("...)

@@ -77,6 +77,18 @@ func TestBDAT(t *testing.T) {
 		c.do("DATA", "354")
 		c.do("x\r\n.", "250")
 	})
+	t.Run("empty chunks", func(t *testing.T) {
+		r := start(t)
+		c := r.hello()
+		c.envelope()
+		c.do("BDAT 0", "250 2.0.0 0 bytes received")
+		c.write("BDAT 6\r\nA: b\r\n")
+		c.expect("250")
+		c.do("BDAT 0 LAST", "250 2.0.0")
+		if got := r.only().content(); got != "A: b\r\n" {
+			t.Errorf("stored %q", got)
+		}
+	})
 	t.Run("in between", func(t *testing.T) {
 		c := start(t).hello()
 		c.envelope()
