@@ -16,7 +16,7 @@ type writer struct {
 	begin, commit, rollback       *sql.Stmt
 	message, envelope             *sql.Stmt
 	removeEnvelope, removeMessage *sql.Stmt
-	update, due                   *sql.Stmt
+	removeFiled, update, due      *sql.Stmt
 }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
@@ -37,7 +37,8 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.envelope, `INSERT INTO envelopes (message, n, address, recipient, orcpt, notify, action, relay, user, destination, created, expires, next, attempts, warned, held, last_error, notice, lease)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', '', ?)`},
 		{&w.removeEnvelope, "DELETE FROM envelopes WHERE message = ? AND n = ?"},
-		{&w.removeMessage, "DELETE FROM messages WHERE id = ? AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
+		{&w.removeMessage, "DELETE FROM messages WHERE id = ? AND file IS NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id)"},
+		{&w.removeFiled, "DELETE FROM messages WHERE id = ? AND file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
 		{&w.update, "UPDATE envelopes SET attempts = ?, next = ?, last_error = ?, warned = ?, held = ?, notice = ?, lease = NULL WHERE message = ? AND n = ?"},
 		{&w.due, "UPDATE envelopes SET next = ?, held = 0 WHERE message = ? AND n = ?"},
 	} {
@@ -156,17 +157,35 @@ func (w *writer) remove(ctx context.Context, c *queue.Change) (gone []string, er
 		if i+1 < len(c.Remove) && c.Remove[i+1].Message == id.Message {
 			continue
 		}
-		var name sql.NullString
-		switch err := w.removeMessage.QueryRowContext(ctx, int64(id.Message)).Scan(&name); {
-		case errors.Is(err, sql.ErrNoRows):
-			continue
-		case err != nil:
+		file, err := w.removeLast(ctx, c, id.Message)
+		if err != nil {
 			return nil, err
 		}
-		c.Messages++
-		if name.Valid {
-			gone = append(gone, name.String)
+		if file != "" {
+			gone = append(gone, file)
 		}
 	}
 	return gone, nil
+}
+
+// removeLast removes a message that has no envelopes any more, and returns the
+// file of its body. The statement with RETURNING costs an ephemeral table, which
+// the common message need not pay.
+func (w *writer) removeLast(ctx context.Context, c *queue.Change, id queue.MessageID) (file string, err error) {
+	r, err := w.removeMessage.ExecContext(ctx, int64(id))
+	if err != nil {
+		return "", err
+	}
+	if n, err := r.RowsAffected(); n > 0 || err != nil {
+		c.Messages += int(n)
+		return "", err
+	}
+	err = w.removeFiled.QueryRowContext(ctx, int64(id)).Scan(&file)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	if err == nil {
+		c.Messages++
+	}
+	return file, err
 }
