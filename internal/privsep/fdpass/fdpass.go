@@ -35,26 +35,28 @@ var ErrFormat = errors.New("malformed message")
 // Conn sends and receives messages. Send may be called from many goroutines,
 // the receiving methods from one.
 type Conn struct {
-	conn   *net.UnixConn
-	coding *rpc.Coding
-	max    int
+	conn    *net.UnixConn
+	coding  *rpc.Coding
+	maxSend int
+	maxRecv int
 
 	sending sync.Mutex
 	waiting []*os.File
 }
 
-// New uses conn, which it owns from now on, for messages of up to max bytes.
-func New(conn *net.UnixConn, max int) (*Conn, error) {
+// New uses conn, which it owns from now on, for messages of up to maxSend bytes
+// out and maxRecv bytes in.
+func New(conn *net.UnixConn, maxSend, maxRecv int) (*Conn, error) {
 	coding, err := rpc.NewCoding()
 	if err != nil {
 		conn.Close()
 		return nil, err
 	}
-	return &Conn{conn: conn, coding: coding, max: max}, nil
+	return &Conn{conn: conn, coding: coding, maxSend: maxSend, maxRecv: maxRecv}, nil
 }
 
 // FromFile uses the UNIX stream socket f, which it closes, in New's way.
-func FromFile(f *os.File, max int) (*Conn, error) {
+func FromFile(f *os.File, maxSend, maxRecv int) (*Conn, error) {
 	defer f.Close()
 	conn, err := net.FileConn(f)
 	if err != nil {
@@ -65,7 +67,7 @@ func FromFile(f *os.File, max int) (*Conn, error) {
 		conn.Close()
 		return nil, fmt.Errorf("%s is not a unix socket", f.Name())
 	}
-	return New(unix, max)
+	return New(unix, maxSend, maxRecv)
 }
 
 // Pair returns two connected UNIX stream sockets that are closed on exec.
@@ -88,7 +90,7 @@ func (c *Conn) Send(v any, f *os.File) error {
 	if err != nil {
 		return err
 	}
-	if len(body) > c.max {
+	if len(body) > c.maxSend {
 		return fmt.Errorf("message of %d bytes: %w", len(body), rpc.ErrTooLarge)
 	}
 	frame := binary.BigEndian.AppendUint32(make([]byte, 0, headSize+len(body)), uint32(1+len(body)))
@@ -173,8 +175,8 @@ func (c *Conn) frame(read func([]byte) error) (withFile bool, body []byte, err e
 		return false, nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
-	if n < 2 || uint64(n) > uint64(c.max)+1 || head[headSize-1] > 1 {
-		return false, nil, fmt.Errorf("%w: length %d, at most %d allowed", ErrFormat, n, c.max+1)
+	if n < 2 || uint64(n) > uint64(c.maxRecv)+1 || head[headSize-1] > 1 {
+		return false, nil, fmt.Errorf("%w: length %d, at most %d allowed", ErrFormat, n, c.maxRecv+1)
 	}
 	body = make([]byte, n-1)
 	if err := read(body); err != nil {

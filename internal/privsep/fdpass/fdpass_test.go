@@ -30,10 +30,10 @@ func conns(t testing.TB) (a, b *Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err = FromFile(fa, maxTest); err != nil {
+	if a, err = FromFile(fa, maxTest, maxTest); err != nil {
 		t.Fatal(err)
 	}
-	if b, err = FromFile(fb, maxTest); err != nil {
+	if b, err = FromFile(fb, maxTest, maxTest); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -181,7 +181,7 @@ func raw(t testing.TB, max int) (*Conn, *net.UnixConn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := FromFile(fa, max)
+	c, err := FromFile(fa, max, max)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,23 +251,19 @@ func FuzzRecv(f *testing.F) {
 		if len(data) > 4096 {
 			return
 		}
-		for range 2 {
+		for _, recv := range []func(*Conn) error{
+			func(c *Conn) error { _, err := c.RecvFile(&message{}); return err },
+			func(c *Conn) error { return c.Recv(&message{}) },
+		} {
 			c, peer := raw(t, 1000)
 			if _, err := peer.Write(data); err != nil {
 				t.Fatal(err)
 			}
 			peer.Close()
 			for err := error(nil); err == nil; {
-				_, err = c.RecvFile(&message{})
+				err = recv(c)
 			}
-		}
-		c, peer := raw(t, 1000)
-		if _, err := peer.Write(data); err != nil {
-			t.Fatal(err)
-		}
-		peer.Close()
-		for err := error(nil); err == nil; {
-			err = c.Recv(&message{})
+			c.Close()
 		}
 	})
 }

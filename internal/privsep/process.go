@@ -1,0 +1,247 @@
+package privsep
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"tabard/internal/privsep/fdpass"
+)
+
+// process is a Spec and what became of it.
+type process struct {
+	spec  Spec
+	once  bool          // started by Spawn
+	ready chan struct{} // closed when it is ready for the first time
+	done  chan struct{} // closed when it has ended for good
+
+	// Guarded by Supervisor.mu.
+	launched bool      // supervise runs
+	inst     *instance // nil while it does not run
+	state    State
+	since    time.Time
+	restarts int
+	failures int // in a row
+	lastExit string
+}
+
+func newProcess(spec Spec, once bool) *process {
+	return &process{spec: spec, once: once, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{})}
+}
+
+// everReady reports whether p was ready in any of its lives.
+func (p *process) everReady() bool {
+	select {
+	case <-p.ready:
+		return true
+	default:
+		return false
+	}
+}
+
+// instance is one life of a process.
+type instance struct {
+	cmd     *exec.Cmd
+	kill    func() // without effect once it has ended
+	conn    *fdpass.Conn
+	started time.Time
+	reading sync.WaitGroup
+
+	// Guarded by Supervisor.mu.
+	words  string // its last
+	layers []Layer
+}
+
+// supervise keeps p running until the supervisor stops.
+func (s *Supervisor) supervise(p *process) {
+	defer close(p.done)
+	for {
+		err := s.live(p)
+		delay, again := s.ended(p, err)
+		if !again {
+			return
+		}
+		select {
+		case <-time.After(delay):
+		case <-s.halt:
+			s.mu.Lock()
+			p.state = StateStopped
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+// live runs p once and says why it ended.
+func (s *Supervisor) live(p *process) error {
+	s.mu.Lock()
+	p.state, p.since = StateStarting, time.Now()
+	s.mu.Unlock()
+	inst, err := s.start(p)
+	if err != nil {
+		return err
+	}
+	inst.reading.Go(func() { s.listen(p, inst) })
+	err = inst.cmd.Wait()
+	// What it said last is still to be read; nothing else holds the socket.
+	_ = inst.conn.SetDeadline(time.Now().Add(time.Second))
+	inst.reading.Wait()
+	inst.conn.Close()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.inst = nil
+	switch {
+	case inst.words != "" && err != nil:
+		return fmt.Errorf("%s (%w)", inst.words, err)
+	case err == nil:
+		return errEnded
+	}
+	return err
+}
+
+var errEnded = errors.New("exit status 0")
+
+// start executes the program, says hello, and connects its edges.
+func (s *Supervisor) start(p *process) (*instance, error) {
+	init, err := s.coding.Marshal(p.spec.Init)
+	if err != nil {
+		return nil, fmt.Errorf("encode its configuration: %w", err)
+	}
+	near, far, err := fdpass.Pair()
+	if err != nil {
+		return nil, err
+	}
+	defer far.Close()
+	conn, err := fdpass.FromFile(near, maxDown, maxUp)
+	if err != nil {
+		return nil, err
+	}
+	inst := &instance{conn: conn, cmd: s.command(p.spec, far), started: time.Now()}
+	if err := inst.cmd.Start(); err != nil {
+		conn.Close()
+		return nil, err
+	}
+	inst.kill = func() { _ = inst.cmd.Process.Kill() }
+	if err := s.greet(p.spec, init, inst); err != nil {
+		// Its exit status says more than a write that failed.
+		inst.kill()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.inst = inst
+	if s.stopping {
+		inst.kill()
+		return inst, nil
+	}
+	s.connectAll(p)
+	return inst, nil
+}
+
+func (s *Supervisor) command(spec Spec, control *os.File) *exec.Cmd {
+	cmd := exec.Command(s.exe)
+	cmd.Args = []string{titlePrefix + spec.Name}
+	cmd.Dir = "/"
+	cmd.Env = spec.Env
+	if spec.Env == nil {
+		cmd.Env = minimalEnv()
+	}
+	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+	cmd.ExtraFiles = []*os.File{control}
+	return cmd
+}
+
+// minimalEnv passes on what steers the runtime and the clock, nothing else.
+func minimalEnv() []string {
+	env := []string{} // not nil, which means everything
+	for _, name := range []string{"PATH", "TZ", "LANG", "LC_ALL", "GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "GOCOVERDIR"} {
+		if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
+		}
+	}
+	return env
+}
+
+// greet sends what a child needs before it can begin.
+func (s *Supervisor) greet(spec Spec, init []byte, inst *instance) error {
+	data, err := s.coding.Marshal(hello{
+		Name: spec.Name, Init: init, Listeners: len(spec.Listeners), Credential: spec.Credential, Chroot: spec.Chroot,
+		Undumpable: spec.Undumpable, SetuidPrograms: spec.SetuidPrograms, StopTimeout: s.opts.StopTimeout,
+	})
+	if err != nil {
+		return err
+	}
+	if err := inst.conn.Send(down{Kind: downHello, Data: data}, nil); err != nil {
+		return err
+	}
+	for _, l := range spec.Listeners {
+		if err := inst.conn.Send(down{Kind: downListener, Name: l.Name}, l.File); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// listen reads what a child says until it ends. A child that breaks the
+// protocol is killed.
+func (s *Supervisor) listen(p *process, inst *instance) {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	slots := make(chan struct{}, maxRequests)
+	for {
+		var m up
+		if err := inst.conn.Recv(&m); err != nil {
+			if errors.Is(err, fdpass.ErrFormat) {
+				s.opts.Log.Error("process broke the control protocol", "process", p.spec.Name, "error", err)
+			}
+			inst.kill() // without its control socket it must not go on
+			return
+		}
+		if m.Kind != upRequest {
+			s.note(p, inst, m)
+			continue
+		}
+		slots <- struct{}{}
+		go func() {
+			defer func() { <-slots }()
+			s.answer(ctx, p.spec, inst, m)
+		}()
+	}
+}
+
+// note takes down what a child says about itself.
+func (s *Supervisor) note(p *process, inst *instance, m up) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch m.Kind {
+	case upReady:
+		if p.state == StateStarting {
+			p.state = StateRunning
+		}
+		if !p.everReady() {
+			close(p.ready)
+		}
+	case upLayers:
+		inst.layers = boundLayers(m.Layers)
+	case upFailed:
+		inst.words = oneLine(m.Text)
+	}
+}
+
+// answer carries out a request, if the process may make any.
+func (s *Supervisor) answer(ctx context.Context, spec Spec, inst *instance, m up) {
+	reply := down{Kind: downAnswer, ID: m.ID}
+	if spec.OnRequest == nil {
+		reply.Error = "this process may not ask the supervisor"
+	} else if result, err := spec.OnRequest(ctx, Request{From: spec.Name, Kind: m.Text, data: m.Data, code: s.coding}); err != nil {
+		reply.Error = oneLine(err.Error())
+	} else if reply.Data, err = s.coding.Marshal(result); err != nil {
+		reply.Error = oneLine(err.Error())
+	}
+	if err := inst.conn.Send(reply, nil); err != nil {
+		s.opts.Log.Debug("answer not delivered", "process", spec.Name, "error", err)
+	}
+}

@@ -1,0 +1,89 @@
+package privsep
+
+import (
+	"os"
+	"strings"
+	"time"
+	"unicode"
+)
+
+// State is what a process is doing.
+type State string
+
+// The states of a process.
+const (
+	StateWaiting  State = "waiting"  // for its first start
+	StateStarting State = "starting" // not ready yet
+	StateRunning  State = "running"
+	StateBackoff  State = "backoff" // ended, and to be started again
+	StateStopping State = "stopping"
+	StateStopped  State = "stopped"
+)
+
+// Status is the state of the supervisor and its processes.
+type Status struct {
+	PID       int             `json:"pid"`
+	Stopping  bool            `json:"stopping"`
+	Processes []ProcessStatus `json:"processes"`
+}
+
+// ProcessStatus is the state of one process.
+type ProcessStatus struct {
+	Name     string    `json:"name"`
+	PID      int       `json:"pid,omitempty"` // 0 while it does not run
+	State    State     `json:"state"`
+	Since    time.Time `json:"since"` // start of its present life, or of its present state without one
+	Restarts int       `json:"restarts"`
+	LastExit string    `json:"last_exit,omitempty"` // why its life before ended
+	Layers   []Layer   `json:"layers,omitempty"`
+}
+
+// Layer is one measure that confines a process.
+type Layer struct {
+	Name   string `json:"name"`
+	Held   bool   `json:"held"`
+	Reason string `json:"reason,omitempty"` // why it is not held
+}
+
+// Status returns the present state, in the order in which processes stop.
+func (s *Supervisor) Status() Status {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	st := Status{PID: os.Getpid(), Stopping: s.stopping, Processes: make([]ProcessStatus, 0, len(s.procs))}
+	for _, p := range s.procs {
+		ps := ProcessStatus{Name: p.spec.Name, State: p.state, Since: p.since, Restarts: p.restarts, LastExit: p.lastExit}
+		if p.inst != nil {
+			ps.PID, ps.Since, ps.Layers = p.inst.cmd.Process.Pid, p.inst.started, p.inst.layers
+		}
+		st.Processes = append(st.Processes, ps)
+	}
+	return st
+}
+
+const (
+	maxLayers    = 16
+	maxLayerText = 200
+)
+
+// boundLayers keeps what a child reports about itself small and printable.
+func boundLayers(layers []Layer) []Layer {
+	layers = layers[:min(len(layers), maxLayers)]
+	for i, l := range layers {
+		layers[i].Name = truncate(oneLine(l.Name), maxLayerText)
+		layers[i].Reason = truncate(oneLine(l.Reason), maxLayerText)
+	}
+	return layers
+}
+
+// oneLine makes text of a child fit for a log line.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, truncate(s, maxWords))
+	return strings.TrimSpace(s)
+}
+
+func truncate(s string, max int) string { return s[:min(len(s), max)] }

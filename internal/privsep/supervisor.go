@@ -1,0 +1,212 @@
+package privsep
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"sync"
+	"time"
+
+	"tabard/internal/rpc"
+)
+
+// Supervisor starts processes, connects them, and starts them again.
+type Supervisor struct {
+	opts   Options
+	exe    string
+	coding *rpc.Coding
+
+	failed chan error    // a process could not be started at all
+	halt   chan struct{} // closed when stopping begins
+	kill   chan struct{} // closed when stopping must not take time
+
+	mu       sync.Mutex
+	procs    []*process // in the order in which they stop
+	edges    []Edge
+	stopping bool
+	killed   bool
+}
+
+// New returns a supervisor for processes that stop in the order of specs, and
+// start in the reverse order, each when the one after it is ready.
+func New(specs []Spec, edges []Edge, opts Options) (*Supervisor, error) {
+	opts.defaults()
+	coding, err := rpc.NewCoding()
+	if err != nil {
+		return nil, err
+	}
+	s := &Supervisor{
+		opts: opts, coding: coding,
+		failed: make(chan error, len(specs)), halt: make(chan struct{}), kill: make(chan struct{}),
+	}
+	if s.exe, err = executable(); err != nil {
+		return nil, err
+	}
+	// What whoever started us left open must not reach a process.
+	if err := keepFromChildren(firstInherited); err != nil {
+		return nil, err
+	}
+	for _, spec := range specs {
+		if s.find(spec.Name) != nil {
+			return nil, fmt.Errorf("process %s: named twice", spec.Name)
+		}
+		s.procs = append(s.procs, newProcess(spec, false))
+	}
+	if err := s.checkEdges(edges); err != nil {
+		return nil, err
+	}
+	s.edges = slices.Clone(edges)
+	return s, nil
+}
+
+// firstInherited is the first descriptor that is none of the standard three.
+const firstInherited = 3
+
+// executable returns what to execute for a child. Where the system names the
+// running program itself, an upgrade of the file cannot mix two versions.
+func executable() (string, error) {
+	const self = "/proc/self/exe"
+	if _, err := os.Readlink(self); err == nil {
+		return self, nil
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find the program: %w", err)
+	}
+	return exe, nil
+}
+
+// Run starts every process, calls Options.Ready, and returns when ctx has ended
+// and all have stopped. A process that ends before it is ready for the first
+// time, or is not ready in time, stops everything: the error says why.
+func (s *Supervisor) Run(ctx context.Context) error {
+	err := s.startAll(ctx)
+	if err == nil && ctx.Err() == nil {
+		if s.opts.Ready != nil {
+			s.opts.Ready()
+		}
+		select {
+		case <-ctx.Done():
+		case <-s.kill:
+		}
+	}
+	s.stopAll()
+	return err
+}
+
+// RunUntilSignal is Run until one of the signals arrives; the second one kills
+// the processes that are still stopping.
+func (s *Supervisor) RunUntilSignal(ctx context.Context, signals ...os.Signal) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	ch := make(chan os.Signal, 2)
+	signal.Notify(ch, signals...)
+	defer signal.Stop(ch)
+	go func() {
+		for n := 0; ; n++ {
+			select {
+			case sig := <-ch:
+				s.opts.Log.Info("stopping", "signal", sig.String(), "at_once", n > 0)
+				if stop(); n > 0 {
+					s.Kill()
+				}
+			case <-s.kill:
+				return
+			}
+		}
+	}()
+	err := s.Run(ctx)
+	s.Kill() // ends the goroutine; no process is left
+	return err
+}
+
+// Kill ends Run without giving the processes time to stop.
+func (s *Supervisor) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.killed {
+		s.killed = true
+		close(s.kill)
+	}
+}
+
+// startAll starts the processes one after the other. It returns nil when ctx
+// ends meanwhile.
+func (s *Supervisor) startAll(ctx context.Context) error {
+	for _, p := range slices.Backward(slices.Clone(s.procs)) {
+		s.mu.Lock()
+		p.launched = true
+		s.mu.Unlock()
+		go s.supervise(p)
+		late := time.NewTimer(s.opts.StartTimeout)
+		defer late.Stop()
+		select {
+		case <-p.ready:
+		case err := <-s.failed:
+			return err
+		case <-late.C:
+			return fmt.Errorf("%s: not ready after %v", p.spec.Name, s.opts.StartTimeout)
+		case <-ctx.Done():
+			return nil
+		case <-s.kill:
+			return nil
+		}
+	}
+	return nil
+}
+
+// Spawn starts one more process while the supervisor runs, with edges of its
+// own. It is not started again when it ends, and stops before the processes
+// that its edges lead to.
+func (s *Supervisor) Spawn(spec Spec, edges ...Edge) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopping {
+		return ErrStopping
+	}
+	if s.find(spec.Name) != nil {
+		return fmt.Errorf("%s: %w", spec.Name, ErrRunning)
+	}
+	p := newProcess(spec, true)
+	p.launched = true
+	at := s.position(spec.Name, edges)
+	s.procs = slices.Insert(s.procs, at, p)
+	if err := s.checkEdges(edges); err != nil {
+		s.procs = slices.Delete(s.procs, at, at+1)
+		return err
+	}
+	s.edges = append(s.edges, edges...)
+	go s.supervise(p)
+	return nil
+}
+
+// position returns where in the order of stopping a process with these edges
+// belongs. The caller holds mu.
+func (s *Supervisor) position(name string, edges []Edge) int {
+	for i, p := range s.procs {
+		for _, e := range edges {
+			if peer := e.peer(name); peer == p.spec.Name {
+				return i
+			}
+		}
+	}
+	return len(s.procs)
+}
+
+// find returns the process called name. The caller holds mu.
+func (s *Supervisor) find(name string) *process {
+	for _, p := range s.procs {
+		if p.spec.Name == name {
+			return p
+		}
+	}
+	return nil
+}
+
+// forget removes a spawned process that has ended. The caller holds mu.
+func (s *Supervisor) forget(p *process) {
+	s.procs = slices.DeleteFunc(s.procs, func(q *process) bool { return q == p })
+	s.edges = slices.DeleteFunc(s.edges, func(e Edge) bool { return e.peer(p.spec.Name) != "" })
+}
