@@ -7,8 +7,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"tabard/lookup"
 )
 
 // The peers are two processes; a call carries what a handshake asks.
@@ -39,25 +37,6 @@ func BenchmarkCall(b *testing.B) {
 			stop()
 			b.ReportMetric(float64((cpu(b)-before).Microseconds())/float64(b.N), "cpu-us/call")
 		})
-	}
-}
-
-func BenchmarkCoding(b *testing.B) {
-	c, err := NewCoding()
-	if err != nil {
-		b.Fatal(err)
-	}
-	req := lookup.SignRequest{Handle: "sha256:0123456789abcdef", Digest: make([]byte, 32), Hash: 5}
-	b.ReportAllocs()
-	for b.Loop() {
-		data, err := c.Marshal(req)
-		if err != nil {
-			b.Fatal(err)
-		}
-		var got lookup.SignRequest
-		if err := c.Unmarshal(data, &got); err != nil {
-			b.Fatal(err)
-		}
 	}
 }
 
