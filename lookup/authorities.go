@@ -52,8 +52,8 @@ func (a *anchors) pool(row table.Row) (*x509.CertPool, error) {
 }
 
 // authorities returns the trust anchors in force for a request: those of `ca
-// NAME`'s file; those of `ca <table>`: the row of the peer's name, of its
-// *.parent, or of "*", else every row; or the system's.
+// NAME`'s file; the first row that `ca <table>` has (for a server: of its name,
+// of *.parent; then, for both: of our own name, of "*"); or the system's.
 func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string) (*x509.CertPool, error) {
 	caName, ref, err := s.caOf(r)
 	if err != nil {
@@ -63,9 +63,18 @@ func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string)
 	case caName != "":
 		return s.caFile(caName)
 	case ref != "":
-		return s.caTable(ctx, ref, name)
+		return s.caTable(ctx, ref, s.caKeys(r, name))
 	}
 	return s.anchors.system, nil
+}
+
+// caKeys returns the names of the rows to try.
+func (s *Service) caKeys(r VerifyRequest, name string) []string {
+	own := ""
+	if l, err := s.listener(r.Listener); err == nil && r.Use == UseClient {
+		own = l.Hostname
+	}
+	return names(append(table.CertNames(name), own, s.hostname, wildcard)...)
 }
 
 // caOf returns the ca options of the listener or action of a request.
@@ -105,18 +114,15 @@ func (s *Service) caFile(name string) (*x509.CertPool, error) {
 	return nil, fmt.Errorf("ca %q: %w", name, errUnknown)
 }
 
-// caTable returns the anchors of a table; none when it has nothing for the name
-// and its rows cannot be listed, so that nothing verifies.
-func (s *Service) caTable(ctx context.Context, ref config.TableRef, name string) (*x509.CertPool, error) {
+// caTable returns the anchors of a table; none when it has no row for any of
+// the names, so that nothing verifies.
+func (s *Service) caTable(ctx context.Context, ref config.TableRef, keys []string) (*x509.CertPool, error) {
 	t, err := s.tables.get(ref)
 	if err != nil {
 		return nil, err
 	}
-	_, row, err := t.First(ctx, table.CA, append(table.CertNames(name), wildcard))
+	key, row, err := t.First(ctx, table.CA, keys)
 	if errors.Is(err, table.ErrNotFound) {
-		row, err = allRows(ctx, t)
-	}
-	if errors.Is(err, table.ErrUnsupported) || err == nil && len(row) == 0 {
 		return x509.NewCertPool(), nil
 	}
 	if err != nil {
@@ -124,20 +130,7 @@ func (s *Service) caTable(ctx context.Context, ref config.TableRef, name string)
 	}
 	p, err := s.anchors.pool(row)
 	if err != nil {
-		return nil, fmt.Errorf("table %s: ca for %.300q: %w", t.Name(), name, err)
+		return nil, fmt.Errorf("table %s: ca %q: %w", t.Name(), key, err)
 	}
 	return p, nil
-}
-
-// allRows returns every trust anchor of a table as one row.
-func allRows(ctx context.Context, t *table.Table) (table.Row, error) {
-	rows, err := t.Fetch(ctx, table.CA)
-	if err != nil {
-		return nil, err
-	}
-	var all table.Row
-	for _, row := range rows {
-		all = append(all, row...)
-	}
-	return all, nil
 }

@@ -206,7 +206,7 @@ func (x *expansion) deliverUser(ctx context.Context, n node) error {
 	if err := x.deliverable(n); err != nil {
 		return err
 	}
-	user := table.UserKey(n.user, x.s.delim)
+	user := table.Fold(table.UserKey(n.user, x.s.delim))
 	_, err := n.action.userbase.Lookup(ctx, table.UserInfo, user)
 	if errors.Is(err, table.ErrNotFound) {
 		if n.born && n.action.explicitBase {
@@ -229,7 +229,7 @@ func (x *expansion) mailbox(ctx context.Context, n node) (bool, error) {
 		return false, nil
 	}
 	for _, local := range table.AliasKeys(n.addr.Local, x.s.delim) {
-		user := local + "@" + n.addr.Domain
+		user := table.Fold(local + "@" + n.addr.Domain)
 		_, err := n.action.userbase.Lookup(ctx, table.UserInfo, user)
 		if errors.Is(err, table.ErrNotFound) {
 			continue

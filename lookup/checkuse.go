@@ -1,0 +1,108 @@
+package lookup
+
+import (
+	"context"
+	"strings"
+
+	"tabard/internal/config"
+	"tabard/table"
+)
+
+func (c *checking) action(ctx context.Context, cfg *config.Action) {
+	a, err := c.s.action(cfg.Name)
+	if err != nil {
+		c.add(Problem{Pos: cfg.Pos, Cause: err.Error()})
+		return
+	}
+	for _, u := range []struct {
+		ref     config.TableRef
+		service table.Service
+	}{
+		{a.Alias, table.Alias}, {a.Virtual, table.Alias}, {a.UserBase, table.UserInfo},
+		{a.Domain, table.RelayHost}, {a.Sender, table.RelayHost}, {a.Auth, table.Credentials},
+		{a.HeloSrc, table.AddrName}, {a.PKITable, table.Cert}, {a.TLSPolicy, table.TLSPolicy},
+	} {
+		c.use(ctx, a.Pos, u.ref, u.service)
+	}
+	if a.Method == config.MethodRelay {
+		c.relay(ctx, a)
+	} else {
+		c.local(ctx, a)
+	}
+}
+
+func (c *checking) local(ctx context.Context, a *action) {
+	if a.User != "" {
+		if _, err := c.s.deliveryUser(ctx, a); err != nil {
+			c.add(Problem{Pos: a.Pos, Service: table.UserInfo.String(), Cause: unprefixed(err, a.Pos)})
+		}
+	}
+	if a.Method == config.MethodMDA && (a.command.Raw() || a.wrapper.Raw()) {
+		c.add(Problem{Pos: a.Pos, Warning: true, Cause: "the modifier raw hands shell characters of strangers' addresses to the mda command"})
+	}
+	if a.Method == config.MethodForwardOnly {
+		c.add(Problem{Pos: a.Pos, Cause: "not supported yet: forward-only"})
+	}
+}
+
+// relay reads every URL and source address that can be listed. Rows by
+// destination or sender cannot: they are read when they are used.
+func (c *checking) relay(ctx context.Context, a *action) {
+	fail := func(ref config.TableRef, s table.Service, err error) {
+		if err != nil {
+			c.add(Problem{Pos: a.Pos, Table: string(ref), Service: s.String(), Cause: causeOf(err, string(ref))})
+		}
+	}
+	if a.host != nil {
+		_, err := c.s.fetchHosts(ctx, a)
+		fail(a.Host, table.RelayHost, err)
+	}
+	if a.src != nil {
+		fail(a.Src, table.Source, c.s.routeSource(ctx, a, &Route{}))
+	}
+	c.authority(ctx, a.Pos, a.CATable)
+	if a.PKIName != "" || a.PKITable != "" {
+		c.certificate(ctx, a.Pos, names(a.PKIName), CertificateRequest{Action: a.Name})
+	}
+}
+
+func (c *checking) match(ctx context.Context, m *config.Match) {
+	cond := func(k *config.Cond, s table.Service) {
+		if k == nil {
+			return
+		}
+		if k.Regex {
+			s = table.Regex
+		}
+		c.use(ctx, m.Pos, k.Table, s)
+	}
+	from := map[config.FromKind]table.Service{
+		config.FromSrc: table.NetAddr, config.FromRDNS: table.Domain,
+		config.FromAuth: table.String, config.FromMailFrom: table.MailAddr,
+	}
+	if s, ok := from[m.From]; ok {
+		cond(&m.FromCond, s)
+	}
+	switch m.For {
+	case config.ForDomain:
+		cond(&m.ForCond, table.Domain)
+	case config.ForRcptTo:
+		cond(&m.ForCond, table.MailAddr)
+	}
+	cond(m.Tag, table.String)
+	cond(m.Helo, table.Domain)
+	cond(m.Auth, table.String)
+	cond(m.MailFrom, table.MailAddr)
+	cond(m.RcptTo, table.MailAddr)
+}
+
+// causeOf is an error without the name of the table, which the problem has
+// already.
+func causeOf(err error, name string) string {
+	return strings.TrimPrefix(err.Error(), "table "+name+": ")
+}
+
+// unprefixed is an error without the position, which the problem has already.
+func unprefixed(err error, pos config.Pos) string {
+	return strings.TrimPrefix(err.Error(), pos.String()+": ")
+}
