@@ -57,9 +57,7 @@ func (s *service) Fail(c *Call[string], r *Reply[None]) error {
 
 func (s *service) Panic(c *Call[None], r *Reply[None]) error {
 	return Do(c, r, func(context.Context, None) (None, error) {
-		var m map[string]int
-		m["x"] = 1
-		return None{}, nil
+		panic("on purpose")
 	})
 }
 

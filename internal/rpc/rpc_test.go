@@ -89,7 +89,7 @@ func TestPanicIsAnswered(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "internal error") {
 		t.Errorf("got %v", err)
 	}
-	if !strings.Contains(log.String(), "nil map") || !strings.Contains(log.String(), "T.Panic") {
+	if !strings.Contains(log.String(), "on purpose") || !strings.Contains(log.String(), "T.Panic") {
 		t.Errorf("log: %s", log.String())
 	}
 	if _, err := Invoke[None, None](t.Context(), c, "T.Nothing", None{}); err != nil {
