@@ -79,8 +79,8 @@ func UserKey(user, delim string) string {
 // AliasKeys returns the keys to try, in order, for `alias <table>`:
 // "user+tag", "user".
 func AliasKeys(user, delim string) []string {
-	bare, tag := address.SplitTag(user, delim)
-	if tag == "" {
+	bare, _ := address.SplitTag(user, delim)
+	if bare == user {
 		return []string{user}
 	}
 	return []string{user, bare}

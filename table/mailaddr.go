@@ -24,7 +24,7 @@ func ParseMailPattern(s string) MailPattern {
 
 // String returns the entry as it is written.
 func (p MailPattern) String() string {
-	if p.Domain == "" && p.User != "" {
+	if p.Domain == "" && p.User != "" && !strings.Contains(p.User, "@") {
 		return p.User
 	}
 	return p.User + "@" + p.Domain
@@ -64,20 +64,31 @@ func MatchAnyMail(patterns []MailPattern, addr, delim string) bool {
 // address, most specific first: "user+tag@domain", "user@domain", "@domain",
 // "user+tag", "user", "@".
 func MailAddrCandidates(addr, delim string) []string {
+	var keys []string
+	for _, p := range matchingPatterns(addr, delim) {
+		keys = append(keys, p.String())
+	}
+	return keys
+}
+
+// matchingPatterns returns the patterns without wildcards that match addr.
+func matchingPatterns(addr, delim string) []MailPattern {
 	user, domain := address.Split(addr)
 	var users []string
 	if user != "" {
 		users = AliasKeys(user, delim)
 	}
-	var keys []string
+	var out []MailPattern
 	if domain != "" {
 		for _, u := range users {
-			keys = append(keys, u+"@"+domain)
+			out = append(out, MailPattern{u, domain})
 		}
-		keys = append(keys, "@"+domain)
+		out = append(out, MailPattern{"", domain})
 	}
-	keys = append(keys, users...)
-	return append(keys, "@")
+	for _, u := range users {
+		out = append(out, MailPattern{u, ""})
+	}
+	return append(out, MailPattern{})
 }
 
 // ParseMailAddrs reads a mailaddrmap answer: comma lists in any number of

@@ -84,25 +84,25 @@ func (m domainMatcher) Match(key string) bool {
 
 type mailMatcher struct {
 	delim string
-	exact set
+	exact map[MailPattern]struct{}
 	wild  []MailPattern
 }
 
 func newMailMatcher(entries []string, delim string) mailMatcher {
-	m := mailMatcher{delim: delim, exact: make(set, len(entries))}
+	m := mailMatcher{delim: delim, exact: make(map[MailPattern]struct{}, len(entries))}
 	for _, e := range entries {
 		p := ParseMailPattern(Fold(e))
 		if HasWildcard(p.Domain) {
 			m.wild = append(m.wild, p)
 		} else {
-			m.exact[p.String()] = struct{}{}
+			m.exact[p] = struct{}{}
 		}
 	}
 	return m
 }
 
 func (m mailMatcher) Match(key string) bool {
-	for _, k := range MailAddrCandidates(Fold(key), m.delim) {
+	for _, k := range matchingPatterns(Fold(key), m.delim) {
 		if _, ok := m.exact[k]; ok {
 			return true
 		}
