@@ -1,0 +1,264 @@
+package provision
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tabard/backends/sqlite"
+	"tabard/internal/config"
+	"tabard/migrations"
+	"tabard/table"
+	"tabard/table/tabletest"
+)
+
+// opened returns a new database, and a table that serves it.
+func opened(t *testing.T) (*DB, *table.Table, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "mail.db")
+	d, err := Open(context.Background(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	b, err := sqlite.Open(context.Background(), config.Table{Name: "mail", Source: path}, table.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tab := table.New("mail", b, 0)
+	t.Cleanup(func() { tab.Close() })
+	return d, tab, path
+}
+
+// must fails the test at the first error.
+func must(t *testing.T, errs ...error) {
+	t.Helper()
+	for i, err := range errs {
+		if err != nil {
+			t.Fatalf("step %d: %v", i+1, err)
+		}
+	}
+}
+
+func is(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("error %v; want %v", err, want)
+	}
+}
+
+func TestOpen(t *testing.T) {
+	ctx := context.Background()
+	d, tab, path := opened(t)
+	must(t, tab.Ping(ctx))
+	info, err := os.Stat(path)
+	if err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("mode %v, %v; want 0600: it holds private keys", info.Mode(), err)
+	}
+	again, err := Open(ctx, path)
+	must(t, err, again.Close())
+	if _, err := d.db.Exec(`INSERT INTO tabard_provision_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
+		t.Fatal(err)
+	}
+	_, err = Open(ctx, path)
+	is(t, err, migrations.ErrNewer)
+	if _, err = Open(ctx, filepath.Join(t.TempDir(), "no", "such", "dir.db")); err == nil {
+		t.Error("a directory that is missing was accepted")
+	}
+}
+
+func TestUsers(t *testing.T) {
+	ctx := context.Background()
+	d, tab, _ := opened(t)
+	uid, gid := int64(1000), int64(100)
+	must(t, d.AddUser(ctx, "Bob@Example.org", "$6$one", nil, nil, ""), d.AddUser(ctx, "alice", "", &uid, &gid, "/home/alice"))
+	is(t, d.AddUser(ctx, "bob@example.org", "$6$x", nil, nil, ""), ErrExists)
+	is(t, d.SetPassword(ctx, "nobody", "$6$x"), ErrNone)
+	must(t, d.SetPassword(ctx, "BOB@example.org", "$6$two"), d.AddSender(ctx, "bob@example.org", "@Example.org"))
+	login, err := tab.Credentials(ctx, "bob@example.org")
+	if err != nil || login.Password != "$6$two" {
+		t.Errorf("login %v, %v", login, err)
+	}
+	if acc, err := tab.UserInfo(ctx, "alice"); err != nil || acc != (table.Account{UID: 1000, GID: 100, Home: "/home/alice"}) {
+		t.Errorf("account %+v, %v", acc, err)
+	}
+	users, err := d.ListUsers(ctx)
+	want := []User{{"alice", &uid, &gid, "/home/alice", true, false}, {"bob@example.org", nil, nil, "", true, true}}
+	if diff := cmp.Diff(want, users); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	must(t, d.EnableUser(ctx, "bob@example.org", false))
+	_, err = tab.Credentials(ctx, "bob@example.org")
+	is(t, err, table.ErrNotFound)
+	must(t, d.RemoveUser(ctx, "bob@example.org"))
+	is(t, d.RemoveUser(ctx, "bob@example.org"), ErrNone)
+	if s, err := d.ListSenders(ctx); err != nil || len(s) != 0 {
+		t.Errorf("senders of a removed user: %v, %v", s, err)
+	}
+}
+
+func TestUsersRefuse(t *testing.T) {
+	ctx := context.Background()
+	d, _, _ := opened(t)
+	bad := int64(-5)
+	for name, err := range map[string]error{
+		"clear text":    d.AddUser(ctx, "a", "secret", nil, nil, ""),
+		"line end":      d.AddUser(ctx, "a", "$6$\n", nil, nil, ""),
+		"no name":       d.AddUser(ctx, " ", "$6$x", nil, nil, ""),
+		"blank":         d.AddUser(ctx, "a b", "$6$x", nil, nil, ""),
+		"relative home": d.AddUser(ctx, "a", "$6$x", nil, nil, "home"),
+		"uid":           d.AddUser(ctx, "a", "$6$x", &bad, nil, ""),
+		"password":      d.SetPassword(ctx, "a", "secret"),
+	} {
+		if err == nil || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if users, err := d.ListUsers(ctx); err != nil || len(users) != 0 {
+		t.Errorf("users = %v, %v", users, err)
+	}
+}
+
+func TestDomainsAndAliases(t *testing.T) {
+	ctx := context.Background()
+	d, tab, _ := opened(t)
+	must(t, d.AddDomain(ctx, "Example.org"), d.AddDomain(ctx, "*.example.net"))
+	is(t, d.AddDomain(ctx, "example.ORG"), ErrExists)
+	if err := d.AddDomain(ctx, "no domain"); err == nil {
+		t.Error("bad domain accepted")
+	}
+	if ok, err := tab.Check(ctx, table.Domain, "x.example.net"); !ok || err != nil {
+		t.Errorf("check = %v, %v", ok, err)
+	}
+	must(t, d.RemoveDomain(ctx, "*.example.net"))
+	is(t, d.RemoveDomain(ctx, "*.example.net"), ErrNone)
+	if names, err := d.ListDomains(ctx); err != nil || len(names) != 1 || names[0] != "example.org" {
+		t.Errorf("domains = %q, %v", names, err)
+	}
+
+	must(t, d.AddAlias(ctx, "Team@example.org", "alice"), d.AddAlias(ctx, "team@example.org", "bob"), d.AddAlias(ctx, "@example.org", "alice"))
+	is(t, d.AddAlias(ctx, "team@example.org", "bob"), ErrExists)
+	is(t, d.AddAlias(ctx, "x", "not a target"), table.ErrNode)
+	if nodes, err := tab.Aliases(ctx, "team@example.org"); err != nil || len(nodes) != 2 {
+		t.Errorf("aliases = %v, %v", nodes, err)
+	}
+	must(t, d.RemoveAlias(ctx, "team@example.org", "alice"))
+	rows, err := d.ListAliases(ctx)
+	if diff := cmp.Diff([]AliasRow{{"@example.org", "alice"}, {"team@example.org", "bob"}}, rows); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	must(t, d.RemoveAlias(ctx, "team@example.org", ""))
+	is(t, d.RemoveAlias(ctx, "team@example.org", ""), ErrNone)
+}
+
+func TestRelaysAndSenders(t *testing.T) {
+	ctx := context.Background()
+	d, tab, _ := opened(t)
+	must(t, d.AddRelay(ctx, RelayRow{"*", "tls://label@b.example", 10, 1}), d.AddRelay(ctx, RelayRow{"*", "tls://a.example", 5, 1}))
+	is(t, d.AddRelay(ctx, RelayRow{"*", "tls://a.example", 1, 1}), ErrExists)
+	if err := d.AddRelay(ctx, RelayRow{Match: "*", URL: "a b"}); err == nil {
+		t.Error("bad URL accepted")
+	}
+	if urls, err := tab.RelayHosts(ctx, "*"); err != nil || strings.Join(urls, " ") != "tls://a.example tls://label@b.example" {
+		t.Errorf("relays = %q, %v", urls, err)
+	}
+	rows, err := d.ListRelays(ctx)
+	if diff := cmp.Diff([]RelayRow{{"*", "tls://a.example", 5, 1}, {"*", "tls://label@b.example", 10, 1}}, rows); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	must(t, d.RemoveRelay(ctx, "*", "tls://a.example"), d.RemoveRelay(ctx, "*", ""))
+	is(t, d.RemoveRelay(ctx, "*", ""), ErrNone)
+
+	must(t, d.SetRelayCredential(ctx, "Label", "me", "one"), d.SetRelayCredential(ctx, "label", "me", "two"))
+	if c, err := tab.Credentials(ctx, "label"); err != nil || c.Password != "two" {
+		t.Errorf("credentials = %v, %v", c, err)
+	}
+	labels, err := d.ListRelayCredentials(ctx)
+	if diff := cmp.Diff([]RelayCredential{{"label", "me"}}, labels); diff != "" || err != nil {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	must(t, d.RemoveRelayCredential(ctx, "label"))
+	is(t, d.RemoveRelayCredential(ctx, "label"), ErrNone)
+
+	must(t, d.AddSender(ctx, "alice", "a@x.example"), d.AddSender(ctx, "alice", "@y.example"), d.RemoveSender(ctx, "alice", "A@x.example"))
+	is(t, d.RemoveSender(ctx, "alice", "a@x.example"), ErrNone)
+	if m, err := tab.MailAddrMap(ctx, "alice"); err != nil || len(m) != 1 {
+		t.Errorf("senders = %v, %v", m, err)
+	}
+}
+
+func TestCertificates(t *testing.T) {
+	ctx := context.Background()
+	d, tab, _ := opened(t)
+	ca := tabletest.NewPair(t, "CA", "ecdsa", nil)
+	one, two, rsa := tabletest.NewPair(t, "mx.example.org", "ecdsa", &ca), tabletest.NewPair(t, "mx.example.org", "ecdsa", &ca), tabletest.NewPair(t, "mx.example.org", "rsa", &ca)
+	must(t, d.SetCertificates(ctx, "MX.example.org", Pair{one.Chain, one.Key}))
+	if err := d.SetCertificates(ctx, "mx.example.org", Pair{two.Chain, two.Key}, Pair{rsa.Chain, one.Key}); !errors.Is(err, table.ErrCert) {
+		t.Errorf("key of another certificate: %v", err)
+	}
+	if pairs, err := tab.KeyPairs(ctx, "mx.example.org"); err != nil || len(pairs) != 1 || !pairs[0].Leaf.Equal(one.Leaf) {
+		t.Errorf("after a refused replacement: %v, %v", pairs, err)
+	}
+	must(t, d.SetCertificates(ctx, "mx.example.org", Pair{two.Chain, two.Key}, Pair{Chain: rsa.Chain + rsa.Key}))
+	if pairs, err := tab.KeyPairs(ctx, "mx.example.org"); err != nil || len(pairs) != 2 || !pairs[0].Leaf.Equal(two.Leaf) || !pairs[1].Leaf.Equal(rsa.Leaf) {
+		t.Errorf("after the replacement: %v, %v", pairs, err)
+	}
+	certs, err := d.ListCertificates(ctx)
+	if err != nil || len(certs) != 2 || certs[0].Chain != two.Chain || strings.Contains(certs[1].Chain, "PRIVATE") {
+		t.Errorf("list = %+v, %v", certs, err)
+	}
+	for _, bad := range []string{"", "a b", "*", "mx.*.example"} {
+		if err := d.SetCertificates(ctx, bad, Pair{one.Chain, one.Key}); err == nil {
+			t.Errorf("name %q accepted", bad)
+		}
+	}
+	must(t, d.SetCertificates(ctx, "*.example.org", Pair{one.Chain, one.Key}), d.RemoveCertificates(ctx, "mx.example.org"))
+	is(t, d.RemoveCertificates(ctx, "mx.example.org"), ErrNone)
+}
+
+func TestAuthorities(t *testing.T) {
+	ctx := context.Background()
+	d, tab, _ := opened(t)
+	a, b := tabletest.NewPair(t, "A", "ecdsa", nil), tabletest.NewPair(t, "B", "ecdsa", nil)
+	must(t, d.SetAuthority(ctx, "Internal", a.Chain), d.SetAuthority(ctx, "internal", b.Chain))
+	if err := d.SetAuthority(ctx, "x", a.Key); err == nil {
+		t.Error("a private key was accepted as authority")
+	}
+	if got, err := tab.Anchors(ctx, "internal"); err != nil || len(got) != 1 || !got[0].Equal(b.Leaf) {
+		t.Errorf("anchors = %v, %v", got, err)
+	}
+	if pem, err := d.Authority(ctx, "INTERNAL"); err != nil || pem != b.Chain {
+		t.Errorf("authority = %q, %v", pem, err)
+	}
+	if names, err := d.ListAuthorities(ctx); err != nil || len(names) != 1 {
+		t.Errorf("names = %q, %v", names, err)
+	}
+	must(t, d.RemoveAuthority(ctx, "internal"))
+	is(t, d.RemoveAuthority(ctx, "internal"), ErrNone)
+	_, err := d.Authority(ctx, "internal")
+	is(t, err, ErrNone)
+}
+
+// A transaction that fails half-way leaves nothing.
+func TestRollback(t *testing.T) {
+	ctx := context.Background()
+	d, _, _ := opened(t)
+	must(t, d.AddDomain(ctx, "example.org"))
+	broken := errors.New("broken")
+	err := d.inTx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.Exec(`DELETE FROM domains`); err != nil {
+			return err
+		}
+		return broken
+	})
+	is(t, err, broken)
+	if names, err := d.ListDomains(ctx); err != nil || len(names) != 1 {
+		t.Errorf("domains = %q, %v", names, err)
+	}
+}
