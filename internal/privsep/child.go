@@ -108,7 +108,11 @@ func (c *Child) Name() string { return c.hello.Name }
 
 // Init decodes Spec.Init into v, a pointer.
 func (c *Child) Init(v any) error {
-	if err := c.coding.Unmarshal(c.hello.Init, v); err != nil {
+	coding, err := rpc.NewTrustedCoding()
+	if err != nil {
+		return err
+	}
+	if err := coding.Unmarshal(c.hello.Init, v); err != nil {
 		return fmt.Errorf("configuration of process %s: %w", c.hello.Name, err)
 	}
 	return nil

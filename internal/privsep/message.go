@@ -11,8 +11,10 @@ import (
 const (
 	// controlFD is the control socket in a child.
 	controlFD = 3
-	// maxDown and maxUp bound a message from and to the supervisor, in bytes.
-	maxDown = 8<<20 + 64<<10
+	// maxInit bounds an encoded configuration, in bytes; maxDown and maxUp a
+	// message from and to the supervisor.
+	maxInit = 8 << 20
+	maxDown = maxInit + 64<<10
 	maxUp   = 64 << 10
 	// maxWords bounds the last words of a child, in bytes.
 	maxWords = 2 << 10

@@ -134,6 +134,22 @@ func TestEdgesWorkAndHeal(t *testing.T) {
 	}
 }
 
+// A configuration may be far larger than a message between processes.
+func TestLargeConfiguration(t *testing.T) {
+	entries := make([]string, 100_000)
+	for i := range entries {
+		entries[i] = "user" + strings.Repeat("x", i%50)
+	}
+	s := run(t, []Spec{{Name: "lookup", Init: config{Table: entries}}}, nil, Options{})
+	if st := ask[rpc.None, state](t, s.Supervisor, "lookup", "State", rpc.None{}); st.Entries != len(entries) {
+		t.Errorf("%d entries arrived", st.Entries)
+	}
+	r := launch(t, []Spec{{Name: "lookup", Init: config{Secret: strings.Repeat("x", 9<<20)}}}, nil, Options{})
+	if err := <-r.done; err == nil || !strings.Contains(err.Error(), "too large") {
+		t.Errorf("a configuration beyond the limit: %v", err)
+	}
+}
+
 func TestListenersSurviveARestart(t *testing.T) {
 	l, err := Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -40,6 +40,7 @@ type config struct {
 	Never   bool   // never get ready
 	Garbage bool   // break the control protocol
 	Secret  string
+	Table   []string
 }
 
 // probe is a process whose insides the tests can ask for.
@@ -161,12 +162,12 @@ type state struct {
 	NoNewPrivs bool
 	Undumpable bool
 	Secret     string
-	Names      []string
+	Entries    int
 }
 
 func (s *service) State(c *rpc.Call[rpc.None], r *rpc.Reply[state]) error {
 	return rpc.Do(c, r, func(context.Context, rpc.None) (state, error) {
-		st := state{UID: os.Getuid(), GID: os.Getgid(), Secret: s.p.cfg.Secret}
+		st := state{UID: os.Getuid(), GID: os.Getgid(), Secret: s.p.cfg.Secret, Entries: len(s.p.cfg.Table)}
 		var err error
 		if st.Groups, err = os.Getgroups(); err != nil {
 			return st, err

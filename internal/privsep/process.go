@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tabard/internal/privsep/fdpass"
+	"tabard/internal/rpc"
 )
 
 // process is a Spec and what became of it.
@@ -110,6 +111,9 @@ func (s *Supervisor) start(p *process) (*instance, error) {
 	init, err := s.coding.Marshal(p.spec.Init)
 	if err != nil {
 		return nil, fmt.Errorf("encode its configuration: %w", err)
+	}
+	if len(init) > maxInit {
+		return nil, fmt.Errorf("its configuration of %d bytes: %w", len(init), rpc.ErrTooLarge)
 	}
 	near, far, err := fdpass.Pair()
 	if err != nil {

@@ -6,13 +6,9 @@ import (
 	"github.com/fxamacker/cbor/v2"
 )
 
-// Limits of the decoder, whatever the size of a frame: they bound what a small
-// hostile message can make the decoder allocate.
-const (
-	maxNesting  = 12
-	maxElements = 8192
-	maxPairs    = 1024
-)
+// limits bound what a small message can make the decoder allocate, whatever the
+// size of a frame.
+type limits struct{ nesting, elements, pairs int }
 
 // Coding encodes and decodes messages between processes: CBOR (RFC 8949) with a
 // decoder for hostile input. It is safe for concurrent use.
@@ -22,8 +18,19 @@ type Coding struct {
 }
 
 // NewCoding returns the coding that every connection between processes uses.
-// Strings may hold any bytes; times keep their nanoseconds and arrive in UTC.
+// Strings may hold any bytes; times keep their nanoseconds and arrive in UTC. A
+// list may have 8192 elements, a map 1024.
 func NewCoding() (*Coding, error) {
+	return newCoding(limits{nesting: 12, elements: 8192, pairs: 1024})
+}
+
+// NewTrustedCoding returns the same coding with the wide limits that a
+// configuration needs, for what comes from the supervisor alone.
+func NewTrustedCoding() (*Coding, error) {
+	return newCoding(limits{nesting: 64, elements: 1 << 24, pairs: 1 << 24})
+}
+
+func newCoding(l limits) (*Coding, error) {
 	enc, err := cbor.EncOptions{
 		Time:        cbor.TimeRFC3339NanoUTC,
 		IndefLength: cbor.IndefLengthForbidden,
@@ -37,9 +44,9 @@ func NewCoding() (*Coding, error) {
 		TagsMd:            cbor.TagsForbidden,
 		UTF8:              cbor.UTF8DecodeInvalid,
 		FieldNameMatching: cbor.FieldNameMatchingCaseSensitive,
-		MaxNestedLevels:   maxNesting,
-		MaxArrayElements:  maxElements,
-		MaxMapPairs:       maxPairs,
+		MaxNestedLevels:   l.nesting,
+		MaxArrayElements:  l.elements,
+		MaxMapPairs:       l.pairs,
 	}.DecMode()
 	if err != nil {
 		return nil, fmt.Errorf("cbor decoder: %w", err)

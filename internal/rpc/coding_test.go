@@ -26,7 +26,7 @@ func TestDecoderLimits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	long, err := c.Marshal(make([]int, maxElements+1))
+	long, err := c.Marshal(make([]int, 8193))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,6 +39,14 @@ func TestDecoderLimits(t *testing.T) {
 		if err := c.Unmarshal(data, &v); err == nil {
 			t.Errorf("%s: accepted", name)
 		}
+	}
+	wide, err := NewTrustedCoding()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := wide.Unmarshal(long, &v); err != nil {
+		t.Errorf("a long array of the supervisor: %v", err)
 	}
 	var id struct{ N int }
 	if err := c.Unmarshal([]byte{0xa2, 0x61, 'N', 0x01, 0x61, 'N', 0x02}, &id); err == nil {
