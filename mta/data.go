@@ -42,10 +42,19 @@ func (e *lineEnds) check(p []byte) error {
 	return nil
 }
 
+// end reports a CR at the very end.
+func (e *lineEnds) end() error {
+	if e.afterCR {
+		return errBareLineEnd
+	}
+	return nil
+}
+
 // data sends DATA and the body, and settles who is left by the answer.
 func (t *transaction) data(ctx context.Context) {
-	if err := new(lineEnds).check(t.job.Body); err != nil {
-		t.settleAll(failed("5.6.0", err.Error()))
+	var ends lineEnds
+	if err := ends.check(t.job.Body); err != nil || ends.end() != nil {
+		t.settleAll(failed("5.6.0", errBareLineEnd.Error()))
 		return
 	}
 	var w *smtp.DataCommand
@@ -90,10 +99,7 @@ func (t *transaction) copyBody(ctx context.Context, w io.Writer) error {
 		}
 		sent += int64(len(chunk))
 	}
-	if ends.afterCR {
-		return errBareLineEnd
-	}
-	return nil
+	return ends.end()
 }
 
 var errLocal = errors.New("cannot read the message")

@@ -70,7 +70,7 @@ func newPeer(t testing.TB) *peer {
 	}
 	p := &peer{t: t, l: l, act: make(map[string]action), ehlo: []string{"SIZE 1000000", "8BITMIME"}}
 	t.Cleanup(func() {
-		l.Close()
+		p.l.Close()
 		p.wg.Wait()
 	})
 	return p
