@@ -141,37 +141,58 @@ func lmtpStatus(ctx context.Context, addr string, err error) status {
 		}
 		return st
 	}
+	return lmtpRefused(addr, reply)
+}
+
+// lmtpRefused is the result of a negative reply.
+func lmtpRefused(addr string, reply *smtp.SMTPError) status {
 	st := status{outcome: queue.Deferred, code: reply.Code, remote: addr}
-	class := 4
+	class := byte('4')
 	if reply.Code/100 == 5 {
-		st.outcome, class = queue.Failed, 5
+		st.outcome, class = queue.Failed, '5'
 	}
-	st.enhanced = fmt.Sprintf("%d.0.0", class)
-	if reply.EnhancedCode[0] == class {
-		st.enhanced = fmt.Sprintf("%d.%d.%d", class, reply.EnhancedCode[1], reply.EnhancedCode[2])
+	text := reply.Message
+	if e := reply.EnhancedCode; e != smtp.EnhancedCodeNotSet {
+		text = fmt.Sprintf("%d.%d.%d %s", e[0], e[1], e[2], text)
 	}
-	st.text = address.OneLine(reply.Message, maxText)
+	st.enhanced, st.text = splitEnhanced(text, class)
 	return st
 }
 
 // lmtpAccepted is the result of a positive reply.
 func lmtpAccepted(addr, text string) status {
-	st := status{outcome: queue.Delivered, code: 250, enhanced: "2.0.0", remote: addr}
-	// go-smtp leaves the enhanced code of a positive reply in its text.
-	enhanced, rest, _ := strings.Cut(text, " ")
-	if isEnhanced(enhanced) {
-		st.enhanced, text = enhanced, rest
-	}
-	if st.text = address.OneLine(text, maxText); st.text == "" {
+	st := status{outcome: queue.Delivered, code: 250, remote: addr}
+	if st.enhanced, st.text = splitEnhanced(text, '2'); st.text == "" {
 		st.text = "Delivered"
 	}
 	return st
 }
 
-// isEnhanced says whether s is a status code of success (RFC 3463 section 2).
+// splitEnhanced takes the status codes (RFC 3463 section 2) off the lines of a
+// reply: not every server puts it on each. A code of another class than the
+// reply's does not count.
+func splitEnhanced(text string, class byte) (enhanced, rest string) {
+	enhanced = string(class) + ".0.0"
+	found := false
+	var lines []string
+	for line := range strings.Lines(text) {
+		word, after, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if !isEnhanced(word) {
+			lines = append(lines, line)
+			continue
+		}
+		if !found && word[0] == class {
+			enhanced, found = word, true
+		}
+		lines = append(lines, after+"\n")
+	}
+	return enhanced, strings.TrimSpace(address.OneLine(strings.Join(lines, ""), maxText))
+}
+
+// isEnhanced says whether s is a status code.
 func isEnhanced(s string) bool {
 	parts := strings.Split(s, ".")
-	if len(parts) != 3 || parts[0] != "2" {
+	if len(parts) != 3 || len(parts[0]) != 1 || !strings.Contains("245", parts[0]) {
 		return false
 	}
 	for _, part := range parts[1:] {

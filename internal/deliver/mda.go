@@ -17,7 +17,7 @@ import (
 
 // mdaLinger is how long the output of a command is waited for after it ended:
 // a child that it left behind may hold the pipe open.
-const mdaLinger = 2 * time.Second
+const mdaLinger = time.Second
 
 // Exit codes of sysexits.h that matter to delivery.
 const (

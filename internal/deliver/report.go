@@ -13,7 +13,7 @@ import (
 const (
 	reportTries   = 5
 	reportTimeout = 30 * time.Second
-	reportBackoff = 100 * time.Millisecond
+	reportBackoff = 50 * time.Millisecond
 )
 
 // reporter hands results to the queue in the background. What has gathered
