@@ -19,6 +19,9 @@ const (
 	exConfig      = 78
 )
 
+// errSilent is the error of a command that has said what went wrong itself.
+var errSilent = errors.New("")
+
 // exitError is an error with the exit code it stands for.
 type exitError struct {
 	code int

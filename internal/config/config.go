@@ -328,7 +328,7 @@ type Wrapper struct {
 // process becomes when Tabard is started as root.
 type Process struct {
 	Pos                 Pos
-	Name                string // lookup, smtpd, queue, mta
+	Name                string // lookup, smtpd, queue, mta, deliver
 	User, Group, Chroot string
 }
 

@@ -1,0 +1,124 @@
+// Command bench measures Tabard beside other servers on this machine, in one
+// run: durable ingest, end-to-end relay, and TLS handshakes. It prints one line
+// per server and shape: rate, CPU of all the server's processes per message, and
+// percentiles of the time to the 250. See bench/README.md.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"tabard/bench/load"
+	"tabard/bench/proctree"
+)
+
+// settings are the command line's.
+type settings struct {
+	dir      string
+	servers  []string
+	sessions []int
+	messages int
+	size     int
+	shapes   []string
+	pprof    string
+}
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == nullServer {
+		os.Exit(runNull(os.Args[2]))
+	}
+	if err := run(os.Args[1:]); err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("usage: bench ingest|relay|handshake [flags]")
+	}
+	what := args[0]
+	s, err := parse(args)
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	switch what {
+	case "ingest":
+		return s.ingest(ctx)
+	case "relay":
+		return s.relay(ctx)
+	case "handshake":
+		return s.handshake(ctx)
+	}
+	return fmt.Errorf("unknown measurement %q; want ingest, relay or handshake", what)
+}
+
+func parse(args []string) (*settings, error) {
+	fs := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
+	s := &settings{}
+	servers := fs.String("servers", "null,tabard,postfix", "which servers, in order; several times the same is fine")
+	sessions := fs.String("sessions", "1,10,50,200", "connections at once")
+	shapes := fs.String("shapes", "one,many", "one message per connection, many, or both")
+	fs.StringVar(&s.dir, "dir", "", "directory for spools, on the file system to measure; default a temporary one")
+	fs.IntVar(&s.messages, "messages", 10000, "messages (or handshakes) per measurement")
+	fs.IntVar(&s.size, "size", 4096, "bytes per message")
+	fs.StringVar(&s.pprof, "pprof", "", "where tabard's processes write CPU profiles")
+	if err := fs.Parse(args[1:]); err != nil {
+		return nil, err
+	}
+	s.servers, s.shapes = strings.Split(*servers, ","), strings.Split(*shapes, ",")
+	for f := range strings.SplitSeq(*sessions, ",") {
+		n, err := strconv.Atoi(f)
+		if err != nil || n < 1 {
+			return nil, fmt.Errorf("sessions %q: want numbers", *sessions)
+		}
+		s.sessions = append(s.sessions, n)
+	}
+	return s, nil
+}
+
+// measured is one line of the table.
+type measured struct {
+	server, shape string
+	sessions      int
+	res           load.Result
+	cpu           time.Duration
+}
+
+func (m measured) print() {
+	per := time.Duration(0)
+	if m.res.Acked > 0 {
+		per = m.cpu / time.Duration(m.res.Acked)
+	}
+	fmt.Printf("%-8s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms\n", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
+		ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), ms(m.res.Percentile(100)))
+}
+
+func heading(unit string) {
+	fmt.Printf("%-8s %-10s %8s %12s %11s %9s %9s %12s\n", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
+}
+
+func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// measure runs one load against a server whose root process is pid.
+func measure(ctx context.Context, name, shape string, pid int, o load.Options) (measured, error) {
+	before, err := proctree.CPU(pid)
+	if err != nil {
+		return measured{}, err
+	}
+	res, err := load.Run(ctx, o)
+	if err != nil {
+		return measured{}, fmt.Errorf("%s, %d sessions: %w", name, o.Sessions, err)
+	}
+	after, err := proctree.CPU(pid)
+	return measured{name, shape, o.Sessions, res, after - before}, err
+}

@@ -1,0 +1,138 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+
+	"tabard/backends"
+	"tabard/internal/config"
+	"tabard/internal/dns"
+	"tabard/lookup"
+	"tabard/mta"
+	"tabard/queue"
+	queuesqlite "tabard/queue/sqlite"
+	"tabard/table"
+)
+
+// The components are put together here, once for the daemon's processes and for
+// tests that run them in one process: they meet only through lookup.Client and
+// queue's interfaces.
+
+// dnsConfig is what a process that asks DNS must know before it gives up the
+// file system.
+type dnsConfig struct {
+	Servers []string
+}
+
+// systemDNS returns the servers of the configuration, or else the system's.
+func systemDNS(cfg *config.Config) (dnsConfig, error) {
+	if len(cfg.Resolvers) > 0 {
+		return dnsConfig{cfg.Resolvers}, nil
+	}
+	servers, err := dns.SystemServers()
+	if err != nil {
+		return dnsConfig{}, fmt.Errorf("name servers: %w (name one with `resolver ADDRESS`)", err)
+	}
+	return dnsConfig{servers}, nil
+}
+
+// resolver makes the process' resolver; it reads the hosts file.
+func (c dnsConfig) resolver() (*dns.Resolver, error) {
+	hosts, err := dns.LoadHosts("/etc/hosts")
+	if err != nil {
+		return nil, err
+	}
+	return dns.New(dns.Config{Servers: c.Servers, Hosts: hosts}), nil
+}
+
+// openTable opens the backend of a declared table.
+func openTable(cfg *config.Config, log *slog.Logger) func(context.Context, config.Table) (table.Backend, error) {
+	opts := table.Options{Log: log, Delim: cfg.SMTP.SubAddrDelim}
+	return func(ctx context.Context, t config.Table) (table.Backend, error) {
+		return backends.Open(ctx, t, opts)
+	}
+}
+
+// openLookup makes the lookup service.
+func openLookup(ctx context.Context, cfg *config.Config, hostname string, names dnsConfig, log *slog.Logger) (*lookup.Service, error) {
+	resolver, err := names.resolver()
+	if err != nil {
+		return nil, err
+	}
+	return lookup.New(ctx, lookup.Options{
+		Config: cfg, Open: openTable(cfg, log), Hostname: hostname, Logger: log, Resolver: resolver, OwnUID: os.Getuid(),
+	})
+}
+
+// queueConfig is what the queue process is told.
+type queueConfig struct {
+	Path     string
+	Hostname string
+	Queue    config.Queue
+	Bounce   config.Bounce
+}
+
+func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
+	path := cfg.Queue.Source
+	if path == "" {
+		path = defaultQueue
+	}
+	return queueConfig{Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce}
+}
+
+// openStore opens the queue's database, and makes it when there is none.
+func (c queueConfig) openStore(ctx context.Context) (*queuesqlite.Store, error) {
+	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
+	}
+	return queuesqlite.Open(ctx, c.Path)
+}
+
+// spawnFunc starts a deliver process for a user.
+type spawnFunc func(ctx context.Context, uid, gid int) error
+
+// open makes the queue on its store.
+func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.Local, spawn spawnFunc, log *slog.Logger) (*queue.Queue, error) {
+	return queue.New(ctx, store, local, queue.Options{
+		Logger: log, Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry,
+		WarnIntervals: c.Bounce.WarnIntervals, Spawn: spawn,
+	})
+}
+
+// mtaConfig is what the mta process is told.
+type mtaConfig struct {
+	Hostname string
+	DNS      dnsConfig
+}
+
+// open makes the mail transfer agent. It reads the hosts file.
+func (c mtaConfig) open(out lookup.Outbound, worker queue.Worker, log *slog.Logger) (*mta.MTA, error) {
+	resolver, err := c.DNS.resolver()
+	if err != nil {
+		return nil, err
+	}
+	return mta.New(mta.Config{
+		Hostname: c.Hostname, Addresses: ownAddresses(), Resolver: resolver, Logger: log,
+	}, out, worker), nil
+}
+
+// ownAddresses are this machine's, for MX loop detection. Loopback is left out:
+// an MX there is a test's.
+func ownAddresses() []netip.Addr {
+	var own []netip.Addr
+	addrs, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
+			own = append(own, p.Addr().Unmap())
+		}
+	}
+	return own
+}

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tabard/backends/sqlite/provision"
+	"tabard/internal/selfca"
+)
+
+// selfSignedDays is how long a certificate of an own authority lasts: what
+// browsers and mail programs accept at most.
+const selfSignedDays = 397
+
+func newCert(g *globals) *cobra.Command {
+	e, cmd := newEditor(g, "cert", "Certificates and their private keys")
+	cmd.AddCommand(e.certAdd(), e.certList(),
+		e.command("rm NAME", "Remove every certificate of a name; the next handshake goes without", cobra.ExactArgs(1), func(ctx context.Context, db *provision.DB, a []string) error {
+			return db.RemoveCertificates(ctx, a[0])
+		}))
+	return cmd
+}
+
+// certSource is where `cert add` takes certificates from.
+type certSource struct {
+	chains, keys []string // files
+	selfSigned   bool
+	keyType      string
+	names        []string // further names of a self-signed certificate
+	caOut        string
+}
+
+func (e *editor) certAdd() *cobra.Command {
+	var src certSource
+	cmd := &cobra.Command{
+		Use:   "add NAME",
+		Short: "Store a certificate chain and its key; the next handshake for NAME serves it",
+		Long: `Add stores a certificate chain with its private key under NAME: a host name, or
+"*.domain" for every host of a domain. What was stored under NAME is replaced in one
+step, and the next handshake serves the new one.
+
+Give --chain and --key once, or twice for an ECDSA and an RSA certificate. One PEM
+file that holds both needs --chain alone. --self-signed makes a certificate of an
+own authority, whose certificate is stored as authority NAME.`,
+		Args: cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			pairs, authority, err := src.pairs(args[0])
+			if err != nil {
+				return err
+			}
+			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
+				if authority != "" {
+					if err := db.SetAuthority(ctx, strings.TrimPrefix(args[0], "*."), authority); err != nil {
+						return err
+					}
+				}
+				return db.SetCertificates(ctx, args[0], pairs...)
+			})
+		},
+	}
+	f := cmd.Flags()
+	f.StringArrayVar(&src.chains, "chain", nil, "PEM `file` with the chain, leaf first")
+	f.StringArrayVar(&src.keys, "key", nil, "PEM `file` with the private key")
+	f.BoolVar(&src.selfSigned, "self-signed", false, "make a certificate of an own authority")
+	f.StringVar(&src.keyType, "type", string(selfca.ECDSA), "key of a self-signed certificate: ecdsa, rsa or ed25519")
+	f.StringArrayVar(&src.names, "also", nil, "further `name` or address in a self-signed certificate")
+	f.StringVar(&src.caOut, "ca-out", "", "write the own authority's certificate to this `file`")
+	cmd.MarkFlagsMutuallyExclusive("chain", "self-signed")
+	cmd.MarkFlagsOneRequired("chain", "self-signed")
+	return cmd
+}
+
+// pairs reads or makes what is to be stored.
+func (s certSource) pairs(name string) (pairs []provision.Pair, authority string, err error) {
+	if s.selfSigned {
+		return s.makeOwn(name)
+	}
+	if len(s.keys) > 0 && len(s.keys) != len(s.chains) {
+		return nil, "", exitf(exUsage, "%d --chain but %d --key", len(s.chains), len(s.keys))
+	}
+	for i, file := range s.chains {
+		chain, err := os.ReadFile(file)
+		if err != nil {
+			return nil, "", withCode(exNoInput, err)
+		}
+		p := provision.Pair{Chain: string(chain)}
+		if i < len(s.keys) {
+			key, err := os.ReadFile(s.keys[i])
+			if err != nil {
+				return nil, "", withCode(exNoInput, err)
+			}
+			p.Key = string(key)
+		}
+		pairs = append(pairs, p)
+	}
+	return pairs, "", nil
+}
+
+func (s certSource) makeOwn(name string) ([]provision.Pair, string, error) {
+	pair, ca, err := selfSigned(append([]string{name}, s.names...), selfca.KeyType(s.keyType))
+	if err != nil {
+		return nil, "", withCode(exUsage, err)
+	}
+	if s.caOut != "" {
+		if err := os.WriteFile(s.caOut, []byte(ca), 0o644); err != nil {
+			return nil, "", withCode(exCantCreat, err)
+		}
+	}
+	return []provision.Pair{pair}, ca, nil
+}
+
+// selfSigned makes an authority, and a certificate by it for names.
+func selfSigned(names []string, kt selfca.KeyType) (pair provision.Pair, authority string, err error) {
+	now := time.Now()
+	ca, err := selfca.New("Tabard's own authority for "+names[0], now.Add(-time.Hour))
+	if err != nil {
+		return pair, "", err
+	}
+	chain, key, err := ca.Issue(selfca.Request{Names: names, Key: kt, NotBefore: now.Add(-time.Hour), NotAfter: now.AddDate(0, 0, selfSignedDays)})
+	if err != nil {
+		return pair, "", err
+	}
+	return provision.Pair{Chain: string(chain), Key: string(key)}, string(ca.PEM()), nil
+}
+
+// certInfo is one line of `cert ls`.
+type certInfo struct {
+	ID       int64     `json:"id"`
+	Name     string    `json:"name"`
+	Key      string    `json:"key"`
+	Issuer   string    `json:"issuer"`
+	NotAfter time.Time `json:"not_after"`
+	Days     int       `json:"days"`
+	State    string    `json:"state"`
+}
+
+func (e *editor) certList() *cobra.Command {
+	return lister(e, "List certificates and how long they last", []string{"NAME", "KEY", "ISSUER", "DAYS", "STATE"},
+		func(db *provision.DB, ctx context.Context) ([]certInfo, error) {
+			all, err := db.ListCertificates(ctx)
+			infos := make([]certInfo, 0, len(all))
+			for _, c := range all {
+				infos = append(infos, describeCert(c, time.Now()))
+			}
+			return infos, err
+		},
+		func(c certInfo) []string {
+			return []string{c.Name, dash(c.Key), dash(c.Issuer), strconv.Itoa(c.Days), c.State}
+		})
+}
+
+func describeCert(c provision.Certificate, now time.Time) certInfo {
+	info := certInfo{ID: c.ID, Name: c.Name, State: "no certificate in the row"}
+	block, _ := pem.Decode([]byte(c.Chain))
+	if block == nil {
+		return info
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		info.State = "unreadable: " + err.Error()
+		return info
+	}
+	info.Key, info.Issuer, info.NotAfter = keyName(leaf), leaf.Issuer.CommonName, leaf.NotAfter
+	info.Days = int(leaf.NotAfter.Sub(now).Hours() / 24)
+	switch {
+	case now.Before(leaf.NotBefore):
+		info.State = "not valid yet"
+	case now.After(leaf.NotAfter):
+		info.State = "expired"
+	default:
+		info.State = "valid"
+	}
+	return info
+}
+
+func keyName(c *x509.Certificate) string {
+	switch k := c.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		return "ecdsa " + k.Curve.Params().Name
+	case *rsa.PublicKey:
+		return fmt.Sprintf("rsa %d", k.N.BitLen())
+	}
+	return strings.ToLower(c.PublicKeyAlgorithm.String())
+}

@@ -1,0 +1,201 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	_ "modernc.org/sqlite" // the driver of the databases that migrate opens
+
+	"tabard/internal/config"
+	"tabard/lookup"
+	"tabard/migrations"
+	"tabard/table"
+)
+
+// toolTimeout bounds what a command line tool waits for tables and servers.
+const toolTimeout = time.Minute
+
+func newCheck(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "check",
+		Short: "Check the configuration, every table and every certificate",
+		Long: `Check reads the configuration, asks every table for what it is used for, and looks at
+every certificate, authority and relay URL. Each problem is one line with its place.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			if err := refuse(cfg); err != nil {
+				return err
+			}
+			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
+				return g.report(cmd, svc.Check(ctx))
+			})
+		},
+	}
+}
+
+// report prints what check found; a fault that is no mere warning is an error.
+func (g *globals) report(cmd *cobra.Command, found []lookup.Problem) error {
+	faults := 0
+	for _, p := range found {
+		word := "error"
+		if p.Warning {
+			word = "warning"
+		} else {
+			faults++
+		}
+		if !g.json {
+			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s\n", word, p)
+		}
+	}
+	if g.json {
+		if err := printJSON(cmd.OutOrStdout(), append([]lookup.Problem{}, found...)); err != nil {
+			return err
+		}
+	}
+	if faults > 0 {
+		return exitf(exConfig, "%s: %d problems", g.path(), faults)
+	}
+	if !g.json {
+		_, _ = fmt.Fprintln(cmd.OutOrStdout(), "configuration OK")
+	}
+	return nil
+}
+
+// withService opens the tables of a configuration for a command line tool.
+func withService(cfg *config.Config, path string, f func(context.Context, *lookup.Service) error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+	defer cancel()
+	withSocket(cfg)
+	svc, err := openLookup(ctx, cfg, serverName(cfg, path), dnsConfig{cfg.Resolvers}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return withCode(exConfig, err)
+	}
+	return errors.Join(f(ctx, svc), svc.Close())
+}
+
+func newLookup(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "lookup TABLE SERVICE [KEY]",
+		Short: "Ask a table as the server does",
+		Long: `Lookup prints the answer of a table to one question, or without a key what it lists.
+Passwords and private keys are not shown. The exit code is 0 when there is an answer,
+1 when there is none, 75 when the table could not be asked.
+
+Services: ` + serviceList() + `.`,
+		Args: cobra.RangeArgs(2, 3),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			service, err := table.ParseService(args[1])
+			if err != nil {
+				return exitf(exUsage, "%w; want one of %s", err, serviceList())
+			}
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			key := ""
+			if len(args) == 3 {
+				key = args[2]
+			}
+			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
+				return g.lookup(ctx, cmd, svc, strings.Trim(args[0], "<>"), service, key)
+			})
+		},
+	}
+}
+
+func (g *globals) lookup(ctx context.Context, cmd *cobra.Command, svc *lookup.Service, name string, service table.Service, key string) error {
+	answer, err := svc.Query(ctx, config.TableRef(name), service, key)
+	if err != nil {
+		return exitf(exTempFail, "%w", err)
+	}
+	if g.json {
+		if err := printJSON(cmd.OutOrStdout(), answer); err != nil {
+			return err
+		}
+	}
+	if !answer.Found {
+		return errors.New("not found")
+	}
+	if g.json {
+		return nil
+	}
+	if len(answer.Rows) == 0 {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), "found")
+	}
+	for _, row := range answer.Rows {
+		_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(row, "\t"))
+	}
+	return err
+}
+
+func serviceList() string {
+	var names []string
+	for _, s := range table.Services() {
+		names = append(names, s.String())
+	}
+	return strings.Join(names, ", ")
+}
+
+func newMigrate(g *globals) *cobra.Command {
+	return &cobra.Command{
+		Use:   "migrate",
+		Short: "Bring the databases of Tabard's own schema, and the queue, to this version",
+		Long: `Migrate creates or upgrades every SQLite database that the configuration declares with
+Tabard's own schema, and the queue's. A database that is newer than this program is
+refused and left alone.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			for _, t := range cfg.Tables {
+				if t.Kind != "sqlite" || strings.HasSuffix(t.Source, ".conf") {
+					continue
+				}
+				if err := migrate(cmd, "table "+t.Name, t.Source, migrations.Provision); err != nil {
+					return err
+				}
+			}
+			return migrate(cmd, "queue", newQueueConfig(cfg, "").Path, migrations.Queue)
+		},
+	}
+}
+
+func migrate(cmd *cobra.Command, what, path string, schema migrations.Schema) error {
+	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+	defer cancel()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return withCode(exCantCreat, err)
+	}
+	// The database may hold keys: made here, it is nobody else's to read.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return withCode(exCantCreat, err)
+	}
+	_ = f.Close()
+	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)")
+	if err != nil {
+		return withCode(exCantCreat, err)
+	}
+	defer func() { _ = db.Close() }()
+	from, to, err := migrations.Up(ctx, db, "sqlite", schema)
+	if err != nil {
+		return exitf(exDataErr, "%s: %s: %w", what, path, err)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s: version %d, was %d\n", what, path, to, from)
+	return err
+}

@@ -1,0 +1,236 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"tabard/internal/config"
+	"tabard/internal/control"
+	"tabard/internal/logging"
+	"tabard/internal/privsep"
+	"tabard/smtpd"
+)
+
+// profileEnv names a directory into which every process writes a CPU profile.
+const profileEnv = "TABARD_CPUPROFILE"
+
+// runOptions are the flags of run and quickstart.
+type runOptions struct {
+	log   logging.Options
+	pause []string
+}
+
+func (o *runOptions) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&o.log.Format, "log-format", "text", "form of the log on standard error: text or json")
+	cmd.Flags().StringVar(&o.log.Level, "log-level", "info", "least important events logged: debug, info, warn or error")
+	cmd.Flags().StringSliceVar(&o.pause, "pause", nil, "start with deliveries paused: mta, mda or both (mail is accepted and kept)")
+}
+
+func newRun(g *globals) *cobra.Command {
+	var o runOptions
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Run the server in the foreground",
+		Long: `Run starts the server's processes and stays in the foreground, logging to standard
+error. SIGTERM or SIGINT stops it cleanly: running transactions finish first. A
+second signal stops it at once; nothing accepted is lost either way.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			return runServer(cmd.Context(), cfg, g.path(), o, nil)
+		},
+	}
+	o.flags(cmd)
+	return cmd
+}
+
+// refuse says what a configuration asks for that this version cannot do.
+func refuse(cfg *config.Config) error {
+	var errs []error
+	for _, u := range cfg.Unsupported {
+		errs = append(errs, fmt.Errorf("%s: not supported yet: %s", u.Pos, u.What))
+	}
+	return withCode(exConfig, errors.Join(errs...))
+}
+
+// runServer runs the server of a configuration until a signal stops it. ready,
+// if not nil, is called when it listens.
+func runServer(ctx context.Context, cfg *config.Config, path string, o runOptions, ready func()) error {
+	if ctx == nil {
+		ctx = context.Background()
+	}
+	if err := refuse(cfg); err != nil {
+		return err
+	}
+	log, err := logging.New(os.Stderr, "supervisor", o.log)
+	if err != nil {
+		return withCode(exUsage, err)
+	}
+	withSocket(cfg)
+	d := &daemon{cfg: cfg, path: path, opts: o, log: log, host: serverName(cfg, path)}
+	if d.ids, err = identities(cfg); err != nil {
+		return err
+	}
+	ctl, err := d.controlListener()
+	if err != nil {
+		return err
+	}
+	specs, err := d.specs()
+	if err != nil {
+		return err
+	}
+	defer closeAll(d.sockets)
+	if d.sup, err = privsep.New(specs, d.edges(), privsep.Options{Log: log, Ready: func() {
+		log.Info("ready", "host", d.host, "config", path, "pid", os.Getpid())
+		if ready != nil {
+			ready()
+		}
+	}}); err != nil {
+		return err
+	}
+	defer d.serveControl(ctx, ctl)()
+	return withCode(exUnavailable, d.sup.RunUntilSignal(ctx, syscall.SIGTERM, syscall.SIGINT))
+}
+
+// daemon is a server about to run.
+type daemon struct {
+	cfg     *config.Config
+	path    string
+	host    string
+	opts    runOptions
+	log     *slog.Logger
+	ids     map[string]identity
+	sockets []privsep.Listener
+	sup     *privsep.Supervisor
+}
+
+func (d *daemon) common() common {
+	return common{Log: d.opts.log, Profile: os.Getenv(profileEnv), Host: d.host}
+}
+
+// specs describes the processes, in the order in which they stop: who accepts
+// mail first, who everybody asks last.
+func (d *daemon) specs() ([]privsep.Spec, error) {
+	names, err := systemDNS(d.cfg)
+	if err != nil {
+		d.log.Warn("no DNS", "error", err)
+	}
+	var bound []boundListener
+	if d.sockets, bound, err = bindAll(d.cfg); err != nil {
+		return nil, err
+	}
+	q := newQueueConfig(d.cfg, d.host)
+	if q.Path, err = filepath.Abs(q.Path); err != nil {
+		return nil, err
+	}
+	if err := spool(q.Path, d.ids[procQueue]); err != nil {
+		return nil, withCode(exCantCreat, err)
+	}
+	specs := []privsep.Spec{
+		{Name: procSMTPD, Listeners: d.sockets, Init: smtpdInit{d.common(), smtpd.FromConfig(d.cfg, d.host), bound}},
+		{Name: procMTA, Init: mtaInit{d.common(), mtaConfig{d.host, names}, d.paused("mta")}},
+		{Name: procQueue, Init: queueInit{d.common(), q}, OnRequest: d.onQueueRequest},
+		{Name: procLookup, Init: lookupInit{d.common(), *d.cfg, names}, Undumpable: true},
+	}
+	for i := range specs {
+		id := d.ids[specs[i].Name]
+		specs[i].Credential, specs[i].Chroot = id.cred, id.chroot
+	}
+	return specs, nil
+}
+
+func (d *daemon) paused(what string) bool { return slices.Contains(d.opts.pause, what) }
+
+func (d *daemon) edges() []privsep.Edge {
+	return []privsep.Edge{
+		{Name: edgeInbound, From: procSMTPD, To: procLookup},
+		{Name: edgeSubmit, From: procSMTPD, To: procQueue},
+		{Name: edgeOutbound, From: procMTA, To: procLookup},
+		{Name: edgeRelay, From: procMTA, To: procQueue},
+		{Name: edgeLocal, From: procQueue, To: procLookup},
+	}
+}
+
+// onQueueRequest starts a deliver process for a user who has mail.
+func (d *daemon) onQueueRequest(_ context.Context, r privsep.Request) (any, error) {
+	if r.Kind != askDeliver {
+		return nil, fmt.Errorf("unknown request %q", r.Kind)
+	}
+	var as deliverAs
+	if err := r.Decode(&as); err != nil {
+		return nil, err
+	}
+	if d.paused("mda") {
+		return nil, errors.New("local deliveries are paused")
+	}
+	cred, err := d.deliverCredential(as)
+	if err != nil {
+		return nil, err
+	}
+	spec := privsep.Spec{Name: deliverName(as.UID), Init: deliverInit{d.common()}, Credential: cred, SetuidPrograms: true}
+	err = d.sup.Spawn(spec, privsep.Edge{Name: edgeDeliver, From: spec.Name, To: procQueue})
+	if errors.Is(err, privsep.ErrRunning) {
+		return nil, nil // it is about to take the work, or about to end and be asked for again
+	}
+	return nil, err
+}
+
+// deliverCredential says who a deliver process becomes. Without root there is
+// one user only; with root, root itself gets no mail unless the configuration
+// makes it the server's mail user.
+func (d *daemon) deliverCredential(as deliverAs) (*privsep.Credential, error) {
+	switch {
+	case os.Getuid() != 0 && as.UID != -1 && as.UID != os.Getuid():
+		return nil, fmt.Errorf("delivery as user id %d needs a server started as root", as.UID)
+	case os.Getuid() != 0:
+		return nil, nil
+	case as.UID == -1:
+		return d.ids[procDeliver].cred, nil
+	case as.UID == 0:
+		return nil, errors.New("root gets no mail of its own: give it an alias")
+	case as.UID < 0 || as.GID < 0:
+		return nil, fmt.Errorf("no such user id %d, group id %d", as.UID, as.GID)
+	}
+	return &privsep.Credential{UID: as.UID, GID: as.GID}, nil
+}
+
+// controlListener opens the socket for the command line.
+func (d *daemon) controlListener() (*control.Server, error) {
+	path := controlSocket(d.cfg)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, exitf(exCantCreat, "control socket: %w", err)
+	}
+	srv, err := control.Listen(path, d.log)
+	if errors.Is(err, privsep.ErrInUse) {
+		return nil, exitf(exUnavailable, "tabard runs already: %w", err)
+	}
+	return srv, withCode(exUnavailable, err)
+}
+
+// serveControl serves the control socket until the function that it returns is
+// called.
+func (d *daemon) serveControl(ctx context.Context, srv *control.Server) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := srv.Serve(ctx, d.sup); err != nil {
+			d.log.Error("control socket closed", "error", err)
+		}
+	}()
+	return func() {
+		cancel()
+		<-done
+	}
+}

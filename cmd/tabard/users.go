@@ -1,0 +1,93 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+
+	"tabard/internal/config"
+	"tabard/internal/privsep"
+)
+
+// defaultUsers are the system users that the processes become when Tabard is
+// started as root and the configuration names no others.
+func defaultUsers() map[string]string {
+	return map[string]string{
+		procLookup: "_tabard-lookup", procSMTPD: "_tabard-smtpd", procQueue: "_tabard-queue",
+		procMTA: "_tabard-mta", procDeliver: "_tabard-mail",
+	}
+}
+
+// identity is who a process becomes, and where.
+type identity struct {
+	cred   *privsep.Credential // nil: it stays who started Tabard
+	chroot string
+}
+
+// identities finds the users of all processes. Nothing changes user unless
+// Tabard is started as root.
+func identities(cfg *config.Config) (map[string]identity, error) {
+	ids := make(map[string]identity)
+	if os.Getuid() != 0 {
+		return ids, nil
+	}
+	named := make(map[string]config.Process)
+	for _, p := range cfg.Processes {
+		named[p.Name] = p
+	}
+	for name, fallback := range defaultUsers() {
+		p := named[name]
+		if p.User == "" {
+			p.User = fallback
+		}
+		cred, err := privsep.LookupUser(p.User)
+		if err != nil {
+			return nil, exitf(exConfig, "process %s: %w; make it with `useradd --system --no-create-home --shell /usr/sbin/nologin %s`, or write `process %s user NAME` into the configuration",
+				name, err, p.User, name)
+		}
+		if p.Group != "" {
+			if cred.GID, err = lookupGroup(p.Group); err != nil {
+				return nil, exitf(exConfig, "process %s: %w", name, err)
+			}
+		}
+		if cred.UID == 0 {
+			cred = nil // it stays root, because the configuration says so
+		}
+		ids[name] = identity{cred, chroot(name, p.Chroot)}
+	}
+	return ids, nil
+}
+
+// chroot is where a process is locked up when the configuration does not say.
+// lookup and deliver have files to read and write; queue gets its spool.
+func chroot(name, configured string) string {
+	if configured == "" && (name == procSMTPD || name == procMTA) {
+		return privsep.EmptyRoot
+	}
+	return configured
+}
+
+// spool makes the queue's directory, owned by who the queue becomes.
+func spool(path string, id identity) error {
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(dir); err == nil {
+		return nil // it is the administrator's
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("queue directory: %w", err)
+	}
+	if id.cred == nil {
+		return nil
+	}
+	return os.Chown(dir, id.cred.UID, id.cred.GID)
+}
+
+func lookupGroup(name string) (int, error) {
+	g, err := user.LookupGroup(name)
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(g.Gid)
+}
