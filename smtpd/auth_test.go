@@ -106,3 +106,24 @@ func TestSenders(t *testing.T) {
 	c.do("MAIL FROM:<broken@b.example>", "451 4.3.0")
 	c.do("MAIL FROM:<gilles@b.example>", "250")
 }
+
+// TestAuthNeverAsks: user names and passwords with line ends do not leave smtpd
+// (OpenSMTPD 7.8.0p1: they were lines in a table program's protocol).
+func TestAuthNeverAsks(t *testing.T) {
+	r := start(t, withTLS(config.TLSStart), withAuth(config.AuthOptional), onLookup(func(f *fakeLookup) {
+		f.auth = func(q lookup.AuthRequest) (lookup.AuthReply, error) {
+			t.Errorf("asked about %+v", q)
+			return lookup.AuthReply{OK: true}, nil
+		}
+	}))
+	for _, bad := range []string{"\x00a\nb\x00c", "\x00a\x00b\rc", "\x00\x00x", "\x00a\rb\x00c", "\x00a\x00b\nc"} {
+		c := r.secure()
+		c.do("AUTH PLAIN "+b64(bad), "535")
+	}
+	for _, bad := range [][2]string{{"a\x00b", "c"}, {"a", "b\x00c"}, {"a\n", "b"}, {"", "b"}} {
+		c := r.secure()
+		c.do("AUTH LOGIN", "334")
+		c.do(b64(bad[0]), "334")
+		c.do(b64(bad[1]), "535")
+	}
+}

@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"cmp"
+	"net"
 	"time"
 
 	"tabard/internal/config"
@@ -74,7 +75,7 @@ func FromConfig(c *config.Config, hostname string) Config {
 }
 
 func fromListener(l *config.Listener) Listener {
-	name := l.Host + ":" + l.Port
+	name := net.JoinHostPort(l.Host, l.Port)
 	if l.Socket {
 		name = "socket"
 	}

@@ -241,3 +241,33 @@ func TestGroupedReplies(t *testing.T) {
 		t.Errorf("%d bytes came along, want the other two replies", n)
 	}
 }
+
+// TestOldTLS: RFC 8996.
+func TestOldTLS(t *testing.T) {
+	r := start(t, withTLS(config.TLSImplicit))
+	c := r.dial()
+	tc := tls.Client(c.conn, &tls.Config{RootCAs: r.roots, ServerName: "mx.example.org", MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11})
+	if err := tc.Handshake(); err == nil {
+		t.Error("TLS 1.1 was accepted")
+	}
+}
+
+// TestNoResumption: each handshake chooses the certificate anew.
+func TestNoResumption(t *testing.T) {
+	for _, version := range []uint16{tls.VersionTLS12, tls.VersionTLS13} {
+		r := start(t, withTLS(config.TLSStart))
+		cfg := &tls.Config{
+			RootCAs: r.roots, ServerName: "mx.example.org", MaxVersion: version,
+			ClientSessionCache: tls.NewLRUClientSessionCache(1),
+		}
+		for range 2 {
+			c := r.hello()
+			c.do("STARTTLS", "220")
+			if c.startTLS(cfg); c.conn.(*tls.Conn).ConnectionState().DidResume {
+				t.Errorf("%s was resumed", tls.VersionName(version))
+			}
+			c.do("EHLO x", "250") // reads the tickets that would come
+			c.do("QUIT", "221")
+		}
+	}
+}
