@@ -131,24 +131,26 @@ func splitList(list string) ([]string, error) {
 	var out []string
 	var b strings.Builder
 	var quote byte
-	quoting := false // the element began with '|' or a quote
+	started, quoting := false, false // quoting: the element began with '|' or a quote
 	for i := 0; i < len(list); i++ {
 		c := list[i]
 		switch {
 		case c == '\\' && i+1 < len(list):
 			i++
 			b.WriteByte(list[i])
+			started = true
 			continue
 		case c == '\\':
 			return nil, fmt.Errorf("%w: backslash at the end of the list", ErrNode)
 		case c == ',' && quote == 0:
 			out = append(out, strings.TrimSpace(b.String()))
 			b.Reset()
-			quoting = false
+			started, quoting = false, false
 			continue
 		}
-		if strings.TrimSpace(b.String()) == "" && (c == '|' || c == '"' || c == '\'') {
-			quoting = true
+		if !started && c != ' ' && c != '\t' {
+			started = true
+			quoting = c == '|' || c == '"' || c == '\''
 		}
 		if quoting {
 			quote = nextQuote(quote, c)

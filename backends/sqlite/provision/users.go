@@ -104,7 +104,7 @@ func checkHash(hash string) error {
 		return errors.New("password hash: NUL, CR or LF in it")
 	}
 	if hash != "" && !strings.ContainsAny(hash, "${") {
-		return errors.New("password hash: is not of the form $id$... or {SCHEME}...")
+		return errors.New("password hash: neither $id$hash nor {SCHEME}hash")
 	}
 	return nil
 }
