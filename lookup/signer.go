@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -67,3 +69,35 @@ func (k *remoteKey) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]
 }
 
 var _ crypto.Signer = (*remoteKey)(nil)
+
+// OfferedSchemes returns the signature schemes that a TLS client can really
+// verify in a handshake, for CertificateRequest: one that speaks TLS 1.2 at most
+// may offer a scheme without a cipher suite that uses its kind of key (RFC 5246
+// section 7.4.1.4.1).
+func OfferedSchemes(hello *tls.ClientHelloInfo) []uint16 {
+	tls13 := slices.Contains(hello.SupportedVersions, uint16(tls.VersionTLS13))
+	ecdsa, rsa := tls13, tls13
+	for _, id := range hello.CipherSuites {
+		switch name := tls.CipherSuiteName(id); {
+		case strings.Contains(name, "_ECDSA_"):
+			ecdsa = true
+		case strings.Contains(name, "_RSA_"):
+			rsa = true
+		}
+	}
+	var out []uint16
+	for _, s := range hello.SignatureSchemes {
+		switch s {
+		case tls.ECDSAWithP256AndSHA256, tls.ECDSAWithP384AndSHA384, tls.ECDSAWithP521AndSHA512, tls.Ed25519:
+			if !ecdsa {
+				continue
+			}
+		default:
+			if !rsa {
+				continue
+			}
+		}
+		out = append(out, uint16(s))
+	}
+	return out
+}
