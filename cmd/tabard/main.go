@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/spf13/cobra"
 )
 
 func main() {
@@ -37,11 +39,16 @@ func programMain(name string, args []string, stdin io.Reader, stdout, stderr io.
 // execute runs the command line and returns its exit code.
 func execute(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	root := newRoot()
+	understood := false
+	root.PersistentPreRun = func(*cobra.Command, []string) { understood = true }
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.Execute()
+	if !understood {
+		err = withCode(exUsage, err) // a word or flag that is not ours, or too few
+	}
 	if err != nil && !errors.Is(err, errSilent) {
 		_, _ = fmt.Fprintf(stderr, "tabard: %v\n", err)
 	}

@@ -35,7 +35,7 @@ func newStatus(g *globals) *cobra.Command {
 			if err != nil {
 				return err
 			}
-					ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+			ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
 			defer cancel()
 			st, err := c.Status(ctx)
 			if err != nil {
