@@ -172,10 +172,13 @@ func TestBrokenReplacement(t *testing.T) {
 	future, futureKey := ca.server("ecdsa", func(c *x509.Certificate) { c.NotBefore = time.Now().Add(time.Hour) }, "future.example")
 	p224 := makeKey(t, "p224")
 	weak := certPEM(ca.sign(&x509.Certificate{DNSNames: []string{"weak.example"}}, p224))
+	rsa1024 := makeKey(t, "rsa1024")
+	short := certPEM(ca.sign(&x509.Certificate{DNSNames: []string{"short.example"}}, rsa1024))
 	for name, tt := range map[string]struct {
 		row   []string
 		cause string
 	}{
+		"short RSA key":  {[]string{short, keyPEM(t, rsa1024)}, "1024 bits"},
 		"mismatch":       {[]string{other, goodKey}, "match"},
 		"expired":        {[]string{expired, expiredKey}, "expired"},
 		"not yet valid":  {[]string{future, futureKey}, "not valid before"},

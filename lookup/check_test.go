@@ -1,0 +1,183 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"tabard/internal/config"
+	"tabard/table"
+)
+
+const checkConf = `
+table mail sqlite:/mem/mail
+table relays sqlite:/mem/relays
+table badpats { "[" }
+table urls sqlite:/mem/urls
+table nets { "192.0.2.0/24" }
+listen on 127.0.0.1 port 25 tls pki <mail>
+listen on 127.0.0.1 port 587 tls pki <mail> auth <mail> senders <mail>
+action "local" maildir virtual <mail> userbase <mail>
+action "smart" relay host { "smtps://ok.example" }
+action "broken" relay host <urls>
+action "routes" relay domain <relays> ca <mail>
+match from src <nets> for domain <mail> action "local"
+match from any for rcpt-to regex <badpats> action "local"
+match from any for any action "smart"
+`
+
+func TestCheck(t *testing.T) {
+	f := newFixture(t)
+	chain, key := newAuthority(t, "CA", nil).server("ecdsa", nil, "mx.example.org")
+	f.table("mail").set(table.Cert, "mx.example.org", chain, key)
+	f.table("urls").set(table.RelayHost, "any", "gopher://x.example")
+	f.table("relays").fail(errDown)
+	s := f.service(checkConf)
+	got := s.Check(t.Context())
+	want := []string{
+		"test.conf:11:1: table urls: relayhost: ",
+		"test.conf:12:1: table relays: relayhost: ",
+		`test.conf:12:1: table mail: ca: no row "mx.example.org"`,
+		"test.conf:14:1: table badpats: regex: ",
+	}
+	if len(got) != len(want) {
+		t.Fatalf("problems: %v", got)
+	}
+	for i, p := range got {
+		if !strings.HasPrefix(p.String(), want[i]) {
+			t.Errorf("%s\nwant %s...", p, want[i])
+		}
+		if p.Warning != (i == 2) {
+			t.Errorf("%s: warning %v", p, p.Warning)
+		}
+	}
+	f.table("mail").remove(table.Cert, "mx.example.org")
+	got = s.Check(t.Context())
+	if !slices.ContainsFunc(got, func(p Problem) bool {
+		return p.Service == "cert" && strings.Contains(p.Cause, "no certificate") && p.Pos.Line == 7
+	}) {
+		t.Errorf("no certificate: %v", got)
+	}
+	f.table("mail").set(table.Cert, "mx.example.org", chain, "junk")
+	got = s.Check(t.Context())
+	if !slices.ContainsFunc(got, func(p Problem) bool { return p.Service == "table mail mx.example.org" && !p.Warning }) {
+		t.Errorf("broken certificate: %v", got)
+	}
+}
+
+func TestCheckClean(t *testing.T) {
+	f := newFixture(t)
+	ca := newAuthority(t, "CA", nil)
+	chain, key := ca.server("ecdsa", nil, "mx.example.org")
+	f.table("mail").set(table.Cert, "mx.example.org", chain, key)
+	f.table("mail").set(table.CA, "*", ca.pem())
+	text := checkConf
+	for _, line := range strings.SplitAfter(checkConf, "\n") {
+		if strings.Contains(line, "urls") || strings.Contains(line, "badpats") {
+			text = strings.Replace(text, line, "", 1)
+		}
+	}
+	if got := f.service(text).Check(t.Context()); len(got) != 0 {
+		t.Errorf("problems: %v", got)
+	}
+}
+
+// A table that cannot be opened at start is a temporary error until it can.
+func TestReopen(t *testing.T) {
+	cfg, err := config.Parse("test.conf", []byte("table t sqlite:/mem/t\naction \"out\" relay\nmatch from any for domain <t> action \"out\"\n"), config.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t)
+	f.table("t").set(table.Domain, "d.example", "x")
+	open := f.open
+	failing := true
+	s, err := New(t.Context(), Options{Config: cfg, Open: func(ctx context.Context, c config.Table) (table.Backend, error) {
+		if failing {
+			return nil, errDown
+		}
+		return open(ctx, c)
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := s.tables.byName["t"].Backend().(*reopening)
+	now := time.Now()
+	b.clock = func() time.Time { return now }
+	ask := func() string {
+		return reply(s.Recipient(t.Context(), RecipientRequest{Session: Session{Socket: true, Listener: -1}, Recipient: "x@d.example"}))
+	}
+	if got := ask(); !strings.Contains(got, "connection refused") {
+		t.Errorf("down: %s", got)
+	}
+	failing = false
+	now = now.Add(2 * reopenAfter)
+	if got := ask(); got != "relay out x@d.example" {
+		t.Errorf("up: %s", got)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if got := ask(); !strings.Contains(got, "closed") {
+		t.Errorf("closed: %s", got)
+	}
+}
+
+func TestQuery(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(checkConf)
+	mail := f.table("mail")
+	chain, key := newAuthority(t, "CA", nil).server("ecdsa", nil, "mx.example.org")
+	mail.set(table.Alias, "info@x.example", "a", "b@y.example")
+	mail.set(table.Credentials, "alice", "alice@x.example", horseHash)
+	mail.set(table.Cert, "mx.example.org", chain, key)
+	mail.set(table.DKIM, "x.example", "sel", key)
+	tests := []struct {
+		table   config.TableRef
+		service table.Service
+		key     string
+		want    Answer
+	}{
+		{"mail", table.Alias, "Info@x.example", Answer{true, [][]string{{"a", "b@y.example"}}}},
+		{"mail", table.Alias, "nobody", Answer{}},
+		{"mail", table.Credentials, "alice", Answer{true, [][]string{{"alice@x.example", "(hidden)"}}}},
+		{"mail", table.Cert, "mx.example.org", Answer{true, [][]string{{chain, "(hidden)"}}}},
+		{"mail", table.DKIM, "x.example", Answer{true, [][]string{{"sel", "(hidden)"}}}},
+		{"nets", table.NetAddr, "192.0.2.7", Answer{Found: true}},
+		{"nets", table.NetAddr, "192.0.3.7", Answer{}},
+		{"nets", table.NetAddr, "", Answer{true, [][]string{{"192.0.2.0/24"}}}},
+		{"localhost", table.NetAddr, "local", Answer{Found: true}},
+		{"localhost", table.NetAddr, "[::1]", Answer{Found: true}},
+		{"localhost", table.NetAddr, "192.0.2.1", Answer{}},
+		{"localnames", table.Domain, "MX.example.org", Answer{Found: true}},
+		{"localnames", table.Domain, "[127.0.0.1]", Answer{Found: true}},
+		{"localnames", table.Domain, "[IPv6:::1]", Answer{Found: true}},
+		{"localnames", table.Domain, "[192.0.2.1]", Answer{}},
+		{"localnames", table.Domain, "example.org", Answer{}},
+		{"anyhost", table.NetAddr, "192.0.2.1", Answer{Found: true}},
+		{"anydestination", table.Domain, "x.example", Answer{Found: true}},
+		{"getpwnam", table.UserInfo, "root", Answer{true, [][]string{{"0", "0", "/root"}}}},
+		{"getpwnam", table.UserInfo, "no-such-user", Answer{}},
+	}
+	for _, tt := range tests {
+		got, err := s.Query(t.Context(), tt.table, tt.service, tt.key)
+		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+			t.Errorf("%s %s %s: %v %s", tt.table, tt.service, tt.key, err, diff)
+		}
+	}
+	if _, err := s.Query(t.Context(), "nosuch", table.Alias, "x"); err == nil {
+		t.Error("no such table: no error")
+	}
+	if _, err := s.Query(t.Context(), "localhost", table.Alias, "x"); !errors.Is(err, table.ErrUnsupported) {
+		t.Errorf("localhost as alias: %v", err)
+	}
+	mail.fail(errDown)
+	if _, err := s.Query(t.Context(), "mail", table.Alias, "x"); !errors.Is(err, errDown) {
+		t.Errorf("down: %v", err)
+	}
+}
