@@ -27,8 +27,9 @@ type peer struct {
 	commands []string
 	mails    []mail
 	conns    int
-	maxConns int
 	open     int
+	raw      map[net.Conn]bool
+	over     bool
 	wg       sync.WaitGroup
 }
 
@@ -68,9 +69,10 @@ func newPeer(t testing.TB) *peer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &peer{t: t, l: l, act: make(map[string]action), ehlo: []string{"SIZE 1000000", "8BITMIME"}}
+	p := &peer{t: t, l: l, act: make(map[string]action), raw: make(map[net.Conn]bool), ehlo: []string{"SIZE 1000000", "8BITMIME"}}
 	t.Cleanup(func() {
 		p.l.Close()
+		p.cutAll()
 		p.wg.Wait()
 	})
 	return p
@@ -101,6 +103,17 @@ func (p *peer) start() string {
 	return p.l.Addr().String()
 }
 
+// cutAll closes the connections that are left, and cuts loose who is stuck in a
+// hook.
+func (p *peer) cutAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.over = true
+	for conn := range p.raw {
+		conn.Close()
+	}
+}
+
 // wireConn records what is read from it.
 type wireConn struct {
 	net.Conn
@@ -119,14 +132,17 @@ func (p *peer) serve(raw net.Conn) {
 	p.mu.Lock()
 	p.conns++
 	p.open++
-	p.maxConns = max(p.maxConns, p.open)
+	p.raw[raw] = true
+	if p.over {
+		raw.Close()
+	}
 	c := &peerConn{peer: p, Conn: wireConn{raw, p}, n: p.conns}
 	p.mu.Unlock()
-	// Whoever is stuck in a hook is cut loose when the test ends.
 	defer func() {
 		c.Close()
 		p.mu.Lock()
 		p.open--
+		delete(p.raw, raw)
 		p.mu.Unlock()
 	}()
 	c.in = bufio.NewReader(c.Conn)

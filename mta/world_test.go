@@ -35,6 +35,8 @@ type world struct {
 	mu    sync.Mutex
 	ports map[string]string // address -> real address
 	dials map[string]int
+	open  int // connections now, and the most there were
+	most  int
 }
 
 const testZone = `
@@ -105,7 +107,31 @@ func (w *world) dial(ctx context.Context, network, source, address string) (net.
 	if !ok {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
 	}
-	return dial(ctx, network, "", real)
+	conn, err := dial(ctx, network, "", real)
+	if err == nil {
+		w.opened(1)
+		conn = &countedConn{Conn: conn, w: w}
+	}
+	return conn, err
+}
+
+func (w *world) opened(n int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.open += n
+	w.most = max(w.most, w.open)
+}
+
+// countedConn says when it is closed.
+type countedConn struct {
+	net.Conn
+	w    *world
+	once sync.Once
+}
+
+func (c *countedConn) Close() error {
+	c.once.Do(func() { c.w.opened(-1) })
+	return c.Conn.Close()
 }
 
 func (w *world) dialled(address string) int {
