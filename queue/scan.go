@@ -33,6 +33,7 @@ func (s *scanState) poke() {
 // without backlog. Needs active.mu.
 func (q *Queue) stored(t time.Time) {
 	s := &q.scan
+	t = t.Truncate(time.Millisecond) // as the row has it
 	switch {
 	case q.active.scanning:
 		if s.late.IsZero() || t.Before(s.late) {
@@ -92,8 +93,8 @@ func (q *Queue) runScan(ctx context.Context) {
 			q.log.Error("queue scan", "error", err)
 			next = time.Now().Add(scanPause)
 		}
-		q.rest(ctx, next)
 		q.kick()
+		q.rest(ctx, next)
 	}
 }
 
@@ -217,7 +218,7 @@ func (q *Queue) advance(ctx context.Context) (more bool, err error) {
 // nextQuery begins a query for whatever there is room for.
 func (q *Queue) nextQuery() (DueQuery, bool) {
 	a, s := q.active, &q.scan
-	now := time.Now()
+	now := time.Now().Truncate(time.Millisecond)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if now.Before(s.cursor.Next) {

@@ -1,0 +1,114 @@
+package queue_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+
+	"tabard/internal/rpc"
+	"tabard/queue"
+)
+
+func TestAdmin(t *testing.T) {
+	r := start(t, queue.Options{})
+	ctx := context.Background()
+	r.enqueue(message("a@x.example", "1@y.example", "2@y.example", "3@z.example"), text)
+	r.enqueue(message("", "4@y.example"), strings.Repeat("x", 1000))
+	all := r.list()
+	if len(all) != 4 {
+		t.Fatalf("list: %+v", all)
+	}
+	var paged []queue.Listed
+	for after := (queue.EnvelopeID{}); ; after = paged[len(paged)-1].Envelope.ID {
+		page, err := r.List(ctx, after, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(page) == 0 {
+			break
+		}
+		paged = append(paged, page...)
+	}
+	if len(paged) != 4 || paged[3].Envelope.Address != "4@y.example" {
+		t.Errorf("pages: %+v", paged)
+	}
+	first, second := all[0].Envelope.ID.Message, all[3].Envelope.ID.Message
+	s, err := r.Show(ctx, second, 100)
+	if err != nil || len(s.Body) != 100 || !s.Truncated || len(s.Envelopes) != 1 || s.Message.Size != 1000 {
+		t.Errorf("Show: %+v, %v", s, err)
+	}
+	if s, err = r.Show(ctx, first, 1<<20); err != nil || string(s.Body) != text || s.Truncated || len(s.Envelopes) != 3 {
+		t.Errorf("Show: %+v, %v", s, err)
+	}
+	if n, err := r.Remove(ctx, first, 1); n != 1 || err != nil {
+		t.Errorf("Remove: %d, %v", n, err)
+	}
+	if n, err := r.Remove(ctx, second, -1); n != 1 || err != nil {
+		t.Errorf("Remove: %d, %v", n, err)
+	}
+	for _, err := range []error{
+		second2(r.Remove(ctx, second, -1)), second2(r.Remove(ctx, first, 7)), second2(r.Retry(ctx, second, -1)), second2(r.Show(ctx, second, 1)),
+	} {
+		if !errors.Is(err, rpc.ErrNotFound) {
+			t.Errorf("what is not there: %v", err)
+		}
+	}
+	if _, err := r.Remove(ctx, 0, -1); !errors.Is(err, rpc.ErrInvalid) {
+		t.Errorf("Remove of everything: %v", err)
+	}
+	if _, err := r.List(ctx, queue.EnvelopeID{}, 0); !errors.Is(err, rpc.ErrInvalid) {
+		t.Errorf("List of nothing: %v", err)
+	}
+	if s := r.stats(); s.Messages != 1 || s.Envelopes != 2 || s.Removed != 2 {
+		t.Errorf("stats: %+v", s)
+	}
+	if strings.Count(r.log.String(), `msg="queue remove"`) != 2 {
+		t.Errorf("log: %s", r.log)
+	}
+	// What was removed is not handed out.
+	w := r.relayer()
+	got := addresses(takeOne(t, w)) + " " + addresses(takeOne(t, w))
+	if got != "1@y.example 3@z.example" {
+		t.Errorf("jobs: %s", got)
+	}
+}
+
+func second2[A any](_ A, err error) error { return err }
+
+func TestRetryNow(t *testing.T) {
+	r := start(t, queue.Options{})
+	r.enqueue(message("a@x.example", "1@y.example", "2@z.example"), text)
+	w := r.relayer()
+	for range 2 {
+		done(t, w, takeOne(t, w), queue.Result{Outcome: queue.Deferred, Code: 450, Text: "later"})
+	}
+	id := r.list()[0].Envelope.ID.Message
+	if n, err := r.Retry(context.Background(), id, 1); n != 1 || err != nil {
+		t.Errorf("Retry: %d, %v", n, err)
+	}
+	if j := takeOne(t, w); addresses(j) != "2@z.example" || j.Envelopes[0].Attempts != 1 {
+		t.Errorf("job: %+v", j)
+	}
+	// One in flight counts, and is left alone.
+	if n, err := r.Retry(context.Background(), 0, -1); n != 2 || err != nil {
+		t.Errorf("Retry: %d, %v", n, err)
+	}
+	if j := takeOne(t, w); addresses(j) != "1@y.example" {
+		t.Errorf("job: %+v", j)
+	}
+}
+
+func TestRemoveWhileInFlight(t *testing.T) {
+	r := start(t, queue.Options{})
+	r.enqueue(message("a@x.example", "b@y.example"), text)
+	w := r.relayer()
+	j := takeOne(t, w)
+	if n, err := r.Remove(context.Background(), j.Message.ID, -1); n != 1 || err != nil {
+		t.Errorf("Remove: %d, %v", n, err)
+	}
+	done(t, w, j, queue.Result{Outcome: queue.Failed, Code: 550, Text: "no"})
+	if s := r.stats(); s.Messages != 0 || s.Envelopes != 0 || s.InFlight != 0 || s.Bounced != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
