@@ -234,6 +234,7 @@ func TestRecipientAnswers(t *testing.T) {
 	c.do("DATA", "554 5.5.1")
 	c.do("RCPT TO:<b@example.org>", "250")
 	c.do("RCPT TO:<list@example.org> ORCPT=rfc822;o@p.example NOTIFY=FAILURE,DELAY", "250")
+	c.do("RCPT TO:<list@example.org> ORCPT=rfc822;o@p.example NOTIFY=FAILURE,DELAY", "250")
 	c.do("RCPT TO:<again@example.org>", "250")
 	c.do("DATA", "354")
 	c.do("x\r\n.", "250")

@@ -33,6 +33,7 @@ type fakeLookup struct {
 	sender    func(lookup.SenderRequest) (lookup.SenderReply, error)
 	connect   func(context.Context, lookup.ConnectRequest) (lookup.ConnectReply, error)
 	verdict   lookup.Verdict
+	asking    func() // called at each question for a certificate
 }
 
 func (f *fakeLookup) Connect(ctx context.Context, r lookup.ConnectRequest) (lookup.ConnectReply, error) {
@@ -43,6 +44,9 @@ func (f *fakeLookup) Connect(ctx context.Context, r lookup.ConnectRequest) (look
 }
 
 func (f *fakeLookup) Certificate(_ context.Context, r lookup.CertificateRequest) (lookup.Certificate, error) {
+	if f.asking != nil {
+		f.asking()
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, r)

@@ -273,6 +273,26 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// TestNamesAreLoggedFirst: who is gone before its name is known is logged in
+// order all the same.
+func TestNamesAreLoggedFirst(t *testing.T) {
+	r := start(t, onLookup(func(f *fakeLookup) {
+		f.connect = func(ctx context.Context, _ lookup.ConnectRequest) (lookup.ConnectReply, error) {
+			<-ctx.Done()
+			return lookup.ConnectReply{}, ctx.Err()
+		}
+	}))
+	c := &client{t: t}
+	c.use(r.listen(netip.MustParseAddrPort("192.0.2.7:25")))
+	c.expect("220")
+	c.do("QUIT", "221")
+	r.await("smtp disconnected")
+	log := r.log.String()
+	if i, j := strings.Index(log, "smtp connected"), strings.Index(log, "smtp disconnected"); i < 0 || i > j {
+		t.Errorf("log: %s", log)
+	}
+}
+
 // elsewhere is a connection that claims another remote address.
 type elsewhere struct {
 	net.Listener

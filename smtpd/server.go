@@ -9,6 +9,7 @@ package smtpd
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,7 +31,8 @@ type Server struct {
 	log    *slog.Logger
 	ids    idSource
 	certs  certCache
-	bufs   sync.Pool // of *bufio.Reader: 16 KiB for each connection
+	tls    map[int]*tls.Config // by listener
+	bufs   sync.Pool           // of *bufio.Reader: 16 KiB for each connection
 
 	// life ends when Shutdown loses patience; what sessions ask runs under it.
 	life context.Context
@@ -58,7 +60,10 @@ func New(cfg Config, l lookup.Inbound, q queue.Client, log *slog.Logger) (*Serve
 			return nil, fmt.Errorf("smtpd: listener %s: tls without pki", ln.Name)
 		}
 	}
-	s := &Server{cfg: cfg.withDefaults(), lookup: l, queue: q, log: log}
+	s := &Server{cfg: cfg.withDefaults(), lookup: l, queue: q, log: log, tls: map[int]*tls.Config{}}
+	for i := range s.cfg.Listeners {
+		s.tls[s.cfg.Listeners[i].Index] = s.tlsConfig(&s.cfg.Listeners[i])
+	}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.door.init(s.cfg.MaxConnections, s.cfg.MaxPerAddress)
 	return s, nil

@@ -51,7 +51,7 @@ func (c *conn) handshake() bool {
 	ctx, cancel := context.WithTimeout(c.ctx, limit)
 	defer cancel()
 	_ = c.raw.SetDeadline(time.Now().Add(limit))
-	tc := tls.Server(c.raw, c.srv.tlsConfig(c.ln))
+	tc := tls.Server(c.raw, c.srv.tls[c.ln.Index])
 	if err := tc.HandshakeContext(ctx); err != nil {
 		c.handshakeFailed(err)
 		return false

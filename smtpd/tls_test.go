@@ -134,6 +134,38 @@ func TestSNI(t *testing.T) {
 	}
 }
 
+// TestForgottenChain: the cache may lose a chain between question and answer.
+func TestForgottenChain(t *testing.T) {
+	r := start(t, withTLS(config.TLSStart))
+	r.secure().do("QUIT", "221")
+	r.lookup.asking = func() {
+		r.srv.certs.mu.Lock()
+		defer r.srv.certs.mu.Unlock()
+		clear(r.srv.certs.chains)
+	}
+	r.secure().do("QUIT", "221")
+	if n := len(r.lookup.asked); n != 3 {
+		t.Errorf("%d questions, want 3", n)
+	}
+}
+
+// TestCertCacheBound: what names clients invent costs bounded memory.
+func TestCertCacheBound(t *testing.T) {
+	cert := issue(t, authority(t), selfca.ECDSA, "mx.example.org")
+	var c certCache
+	for i := range 3 * maxCerts {
+		answer := lookup.Certificate{Chain: cert.Certificate, Fingerprint: [32]byte{byte(i), byte(i >> 8)}}
+		for _, name := range []string{"a", strings.Repeat("b", i)} {
+			if _, err := c.chain(certKey{0, name}, answer); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(c.names) > maxCerts || len(c.chains) > maxCerts {
+			t.Fatalf("%d names, %d chains", len(c.names), len(c.chains))
+		}
+	}
+}
+
 func TestNoCertificate(t *testing.T) {
 	r := start(t, withTLS(config.TLSStart))
 	c := r.hello()
