@@ -211,6 +211,24 @@ func TestStalledClientsDoNotStopOthers(t *testing.T) {
 	}
 }
 
+func TestAStalledConnectionEnds(t *testing.T) {
+	a, b, err := fdpass.Pair()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	defer b.Close()
+	conn, err := net.FileConn(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Write([]byte{0, 0}); err != nil {
+		t.Fatal(err)
+	}
+	s := &Server{log: slog.New(slog.DiscardHandler), timeout: 10 * time.Millisecond}
+	s.serve(conn.(*net.UnixConn), &processes{}) // returns
+}
+
 // A client does not trust what it finds at the path either.
 func TestHostileServer(t *testing.T) {
 	for name, data := range hostile {
@@ -264,7 +282,7 @@ func FuzzServer(f *testing.F) {
 		f.Add(data)
 	}
 	f.Add([]byte{0, 0, 0, 6, 0, 0xa1, 0x62, 'O', 'p', 0x01})
-	s := &Server{log: slog.New(slog.DiscardHandler)}
+	s := &Server{log: slog.New(slog.DiscardHandler), timeout: exchangeTimeout}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		if len(data) > 2*maxRequest {
 			return

@@ -31,6 +31,8 @@ type Server struct {
 	path  string
 	inode os.FileInfo // of the socket as we made it
 	log   *slog.Logger
+	// timeout bounds a connection.
+	timeout time.Duration
 }
 
 // Listen opens the control socket at path for the own user only. A stale one is
@@ -45,7 +47,7 @@ func Listen(path string, log *slog.Logger) (*Server, error) {
 		l.Close()
 		return nil, fmt.Errorf("control socket: %w", err)
 	}
-	return &Server{l: l, path: path, inode: info, log: log}, nil
+	return &Server{l: l, path: path, inode: info, log: log, timeout: exchangeTimeout}, nil
 }
 
 // Serve answers requests until ctx ends, then closes and removes the socket.
@@ -96,7 +98,7 @@ func (s *Server) serve(conn *net.UnixConn, sup Supervisor) {
 		return
 	}
 	defer c.Close()
-	if err := conn.SetDeadline(time.Now().Add(exchangeTimeout)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(s.timeout)); err != nil {
 		return // closed already
 	}
 	var req request

@@ -70,6 +70,12 @@ func TestLinkReplacesALostConnection(t *testing.T) {
 	}
 
 	// A call that finds the connection lost waits for the next one.
+	<-l.client.Done()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	if _, err := Invoke[None, None](ctx, l, "T.Nothing", None{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("call on a lost connection: %v", err)
+	}
 	waiting := make(chan error, 1)
 	go func() {
 		_, err := Invoke[None, None](t.Context(), l, "T.Nothing", None{})
