@@ -223,6 +223,22 @@ func TestBrokenReplacement(t *testing.T) {
 	}
 }
 
+// A broken row does not spoil another row of its name, not even at first sight.
+func TestBrokenBesideGood(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(certConf)
+	ca := newAuthority(t, "CA", nil)
+	good, goodKey := ca.server("rsa", nil, "good.example")
+	other, _ := ca.server("ecdsa", nil, "other.example")
+	f.table("certs").set(table.Cert, "mx.example.org", other, goodKey, good, goodKey)
+	if got := served(t, s, CertificateRequest{}); got != "good.example" {
+		t.Errorf("served %s", got)
+	}
+	if faults := s.CertificateFaults(); len(faults) != 1 || !faults[0].Serving || !strings.Contains(faults[0].Cause, "row 1") {
+		t.Errorf("faults: %+v", faults)
+	}
+}
+
 // The good certificate is served no longer than it is valid; without one the
 // search goes on to the next name.
 func TestBrokenForGood(t *testing.T) {
@@ -512,5 +528,20 @@ func BenchmarkCertificate(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// A handshake costs one question to the table when the name has a row of its
+// own.
+func TestCertificateQuestions(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(certConf)
+	chain, key := newAuthority(t, "CA", nil).server("ecdsa", nil, "mx.example.org")
+	f.table("certs").set(table.Cert, "mx.example.org", chain, key)
+	for i := range 3 {
+		served(t, s, CertificateRequest{ServerName: "mx.example.org"})
+		if n := f.table("certs").asked(); n != i+1 {
+			t.Errorf("%d questions for %d handshakes", n, i+1)
+		}
 	}
 }

@@ -73,13 +73,14 @@ func TestAlias(t *testing.T) {
 	f, s := expandFixture(t)
 	f.aliases("aliases", map[string]string{
 		"root": "u1", "all": "u1, u2, u1", "tagged": "u1+news", "self": "self", "bob": "bob, u1", "u1+special": "u2",
-		"remote": "ext@relayed.example", "nested": "all, remote", "ghost": "u1, nobody", "ring1": "ring2", "ring2": "ring1",
+		"remote": "ext@relayed.example", "nested": "all, remote", "twice": "u1, u1+news", "ghost": "u1, nobody", "ring1": "ring2", "ring2": "ring1",
 		"selfaddr": "selfaddr@a.example, u1", "postmaster": "postmaster@a.example",
 	})
 	f.expect(s, map[string]string{
 		"u1@a.example":         "local alias u1@a.example u1",
 		"u1+tag@a.example":     "local alias u1+tag@a.example u1",
 		"u1+special@a.example": "local alias u1+special@a.example u2",
+		"twice@a.example":      "local alias twice@a.example u1",
 		"root@a.example":       "local alias root@a.example u1",
 		"ROOT@a.example":       "local alias ROOT@a.example u1",
 		"all@a.example":        "local alias all@a.example u1; local alias all@a.example u2",

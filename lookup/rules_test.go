@@ -12,7 +12,7 @@ const rulesConf = `
 table ours { "example.org", "*.example.net", "xn--bcher-kva.example" }
 table nets { 192.0.2.0/24, "2001:db8::/32" }
 table names { "*.friend.example" }
-table staff { "alice", "bob@example.org" }
+table staff { "alice", "bob@example.org", "@corp.example" }
 table baddies { "@bad.example", "@" }
 table vips { "ceo@example.org", "abuse" }
 table users { "alice" = "1000:1000:/home/alice", "postmaster" = "1:1:/", "box" = "1:1:/" }
@@ -21,6 +21,7 @@ listen on 127.0.0.1 port 25
 listen on 127.0.0.1 port 26 tag "inside"
 action "box" maildir userbase <users>
 action "out" relay
+action "staff" relay
 match from any for rcpt-to <vips> action "box"
 match tag "inside" from any for domain "tagged.example" action "out"
 match from src <nets> for domain "src.example" action "out"
@@ -37,8 +38,8 @@ match from any for domain "nohelo.example" !helo regex "^bad" action "out"
 match from any for domain "tls.example" tls action "out"
 match from any for domain "notls.example" !tls action "out"
 match from any for domain "auth.example" auth action "out"
-match from any for domain "staff.example" auth <staff> action "out"
-match from auth <staff> for domain "fromstaff.example" action "out"
+match from any for domain "staff.example" auth <staff> action "staff"
+match from auth <staff> for domain "fromstaff.example" action "staff"
 match from any for domain "re.example" rcpt-to regex <pats> action "out"
 match from any for domain "refuse.example" reject
 match from any for domain <ours> action "box"
@@ -100,9 +101,11 @@ func TestRules(t *testing.T) {
 		{"not tls, but is", func(s *Session) { s.TLS = true }, "", "x@notls.example", policy("x@notls.example")},
 		{"auth", func(s *Session) { s.User = "zoe" }, "", "x@auth.example", out + "x@auth.example"},
 		{"not auth", nil, "", "x@auth.example", policy("x@auth.example")},
-		{"auth by name", func(s *Session) { s.User = "Alice" }, "", "x@staff.example", out + "x@staff.example"},
-		{"auth by address", func(s *Session) { s.User = "bob@example.org" }, "", "x@staff.example", out + "x@staff.example"},
-		{"from auth table", func(s *Session) { s.User = "alice" }, "", "x@fromstaff.example", out + "x@fromstaff.example"},
+		{"auth by name", func(s *Session) { s.User = "Alice" }, "", "x@staff.example", "relay staff " + "x@staff.example"},
+		{"auth by address", func(s *Session) { s.User = "bob@example.org" }, "", "x@staff.example", "relay staff " + "x@staff.example"},
+		{"auth by the address's domain", func(s *Session) { s.User = "zoe@corp.example" }, "", "x@staff.example", "relay staff " + "x@staff.example"},
+		{"auth by another domain", func(s *Session) { s.User = "zoe@else.example" }, "", "x@staff.example", out + "x@staff.example"},
+		{"from auth table", func(s *Session) { s.User = "alice" }, "", "x@fromstaff.example", "relay staff " + "x@fromstaff.example"},
 		{"rcpt-to regex", nil, "", "list-17@re.example", out + "list-17@re.example"},
 		{"rcpt-to regex without case", nil, "", "Owner-x@re.example", out + "Owner-x@re.example"},
 		{"rcpt-to regex with case", nil, "", "LIST-17@re.example", policy("LIST-17@re.example")},
