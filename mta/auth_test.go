@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"tabard/lookup"
 	"tabard/queue"
@@ -128,6 +129,26 @@ func TestAuthWithoutRow(t *testing.T) {
 	wantResult(t, w.one("x@example.org"), queue.Deferred, 0, "mylabel")
 	if len(p.got()) != 0 {
 		t.Error("sent without authentication")
+	}
+}
+
+// The result says what is wrong with a certificate, and the dialogue ends in the
+// handshake.
+func TestVerifyReasons(t *testing.T) {
+	ca := newAuthority(t)
+	for want, cert := range map[string]tls.Certificate{
+		"expired":           ca.leaf(t, "192.0.2.3", time.Now().Add(-time.Minute)),
+		"wrong-name":        ca.good(t, "192.0.2.4"),
+		"unknown-authority": newAuthority(t).good(t, "192.0.2.3"),
+	} {
+		w, p := newWorld(t), newPeer(t)
+		p.tls = serverTLS(cert)
+		w.lookup.roots.AddCert(ca.cert)
+		w.at("192.0.2.3:25", p.start()).relay(lookup.RelayURL{Scheme: "tls", Host: "192.0.2.3", Port: "25"})
+		wantResult(t, w.start().one("x@example.org"), queue.Deferred, 0, "4.7.5", want)
+		if p.said() != "EHLO us.example.net\nSTARTTLS" {
+			t.Errorf("dialogue:\n%s", p.said())
+		}
 	}
 }
 

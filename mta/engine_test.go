@@ -104,6 +104,9 @@ func TestUnsolicitedEarly(t *testing.T) {
 	w, p := relayWorld(t)
 	p.on("", say("220 hello\r\n250 yes"))
 	wantResult(t, w.start().one("x@example.org"), queue.Deferred, 0, "without being asked")
+	if p.said() != "" {
+		t.Errorf("the dialogue went on:\n%s", p.said())
+	}
 }
 
 func TestIdleSessionEnds(t *testing.T) {
@@ -160,6 +163,24 @@ func TestSlowDestination(t *testing.T) {
 	}
 	if n := slow.connections(); n != 3 {
 		t.Errorf("%d connections to the slow one", n)
+	}
+}
+
+// A destination that does not answer at all holds up its own mail only, and
+// that no longer than one attempt takes.
+func TestHangingDestination(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.PerDestination, c.Timeouts.Connect = 3, 300*time.Millisecond })
+	p := newPeer(t)
+	w.at("192.0.2.1:25", "hang").at("192.0.2.2:25", "hang").at("192.0.2.3:25", p.start()).start()
+	jobs := w.flood(200, "x@example.org")
+	for range 20 {
+		wantResult(t, w.one("x@other.example"), queue.Delivered, 250)
+	}
+	for _, j := range jobs {
+		wantResult(t, w.queue.await(t, j.Envelopes[0].ID), queue.Deferred, 0, "timeout")
+	}
+	if n := w.dialled("192.0.2.1:25") + w.dialled("192.0.2.2:25"); n > 6 {
+		t.Errorf("dialled %d times", n)
 	}
 }
 
@@ -264,6 +285,15 @@ func TestPenaltyOfDestination(t *testing.T) {
 		t.Errorf("%d connections", p.connections())
 	}
 	wantResult(t, w.one("x@example.org"), queue.Delivered, 250)
+	// It is forgiven when it does better.
+	ca := newAuthority(t)
+	w.lookup.roots.AddCert(ca.cert)
+	p.tls = serverTLS(ca.good(t, "192.0.2.3"))
+	w.mta.penalties.now = func() time.Time { return time.Now().Add(penaltyUnit) }
+	wantResult(t, w.one("x@strict.example"), queue.Delivered, 250)
+	if len(w.mta.penalties.at) != 0 {
+		t.Errorf("still remembered: %v", w.mta.penalties.at)
+	}
 }
 
 // Told to stop, the MTA finishes what runs and hands back what waits.

@@ -80,9 +80,9 @@ func printable(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }
 
-// relayed reports whether the duty of delivery reports ended here, because the
-// server does not take the DSN parameters over (RFC 3461 section 5.2.2).
+// relayed reports whether the server takes over the duty of delivery reports,
+// because the DSN parameters went along (RFC 3461 section 5.2.1).
 func (s *session) relayed() bool {
 	_, dsn := s.offers("DSN")
-	return !dsn && !s.host.policy.lmtp()
+	return dsn
 }

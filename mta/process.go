@@ -73,14 +73,14 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) []qu
 			return append(results, m.failAll(job, todo, fail)...)
 		}
 		for len(todo) > 0 && s.usable() {
-			batch, rest := m.batch(todo)
-			t := s.begin(job, batch, d.route.MailFrom)
+			n := min(len(todo), m.cfg.Limits.Recipients)
+			t := s.begin(job, todo[:n], d.route.MailFrom)
 			t.run(m.hard)
 			if t.stale {
 				break
 			}
 			results = append(results, m.interrupted(t.results)...)
-			todo = append(t.again, rest...)
+			todo = append(t.again, todo[n:]...)
 		}
 		m.done(s)
 		if m.hard.Err() != nil {
@@ -121,21 +121,6 @@ func (m *MTA) done(s *session) {
 		return
 	}
 	s.quit("quit")
-}
-
-// batch takes the recipients of the next transaction: not too many, and no
-// address twice, so that every reply belongs to one envelope.
-func (m *MTA) batch(todo []queue.Envelope) (batch, rest []queue.Envelope) {
-	seen := make(map[string]bool, len(todo))
-	for _, env := range todo {
-		if len(batch) == m.cfg.Limits.Recipients || seen[env.Address] {
-			rest = append(rest, env)
-			continue
-		}
-		seen[env.Address] = true
-		batch = append(batch, env)
-	}
-	return batch, rest
 }
 
 // failAll gives envelopes that no server was asked about the same result.

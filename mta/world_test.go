@@ -88,7 +88,8 @@ func (w *world) start() *world {
 	return w
 }
 
-// at makes address lead to a real server.
+// at makes address lead to a real server, or with "hang" to one that never
+// answers.
 func (w *world) at(address, real string) *world {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -103,6 +104,10 @@ func (w *world) dial(ctx context.Context, network, source, address string) (net.
 	w.mu.Unlock()
 	if network == "unix" {
 		return dial(ctx, network, source, address)
+	}
+	if real == "hang" {
+		<-ctx.Done()
+		return nil, ctx.Err()
 	}
 	if !ok {
 		return nil, &net.OpError{Op: "dial", Net: network, Err: syscall.ECONNREFUSED}
