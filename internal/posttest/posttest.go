@@ -1,0 +1,296 @@
+// Package posttest runs a real Postfix for tests and benchmarks, from its
+// unpacked Debian package: nothing is installed, and no account of the system
+// is added or changed. Configuration, queue, data and mailboxes live in one
+// directory that Close removes; it listens on one loopback port.
+//
+// Postfix wants to be started by root, and gives up its privileges by itself.
+// The script ./test at the top of the repository unpacks it.
+package posttest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// ErrNotRoot is returned by Start when the process is not root.
+var ErrNotRoot = errors.New("postfix wants to be started by root")
+
+// Life is how long a Postfix lives when nobody stops it: a test program that is
+// killed leaves nothing behind for longer.
+const Life = 30 * time.Minute
+
+// How long Postfix may take to begin and to end.
+const (
+	startTimeout = 30 * time.Second
+	stopTimeout  = 20 * time.Second
+)
+
+// Options of a Postfix. The zero value accepts mail for postfix.example in
+// clear and keeps it in a Maildir.
+type Options struct {
+	Root     string // the unpacked package; empty: FindRoot
+	Dir      string // where its directory is made; empty: the system's place for temporary files
+	Hostname string // myhostname; empty: postfix.example
+
+	Domains  []string // kept in the Maildir; empty: the host name
+	CertFile string   // certificate chain (PEM); with KeyFile: STARTTLS is offered
+	KeyFile  string
+	TLS      string // smtpd_tls_security_level; empty: "may" with a certificate, else "none"
+	CAFile   string // trust anchors, as client and for client certificates
+
+	Relayhost string // "[127.0.0.1]:2525": everything else goes there; empty: nowhere
+	ClientTLS string // smtp_tls_security_level towards it; empty: "may"
+	Discard   bool   // mail for Domains is thrown away after it was queued
+
+	Main   []string // further lines of main.cf, which override ours
+	Master []string // further lines of master.cf
+}
+
+// Server is a running Postfix.
+type Server struct {
+	// Addr is where it speaks SMTP.
+	Addr string
+
+	root   string
+	dir    string
+	master *exec.Cmd
+	ended  chan struct{} // closed when master has ended
+	err    error         // how, valid after ended
+}
+
+// FindRoot returns the directory of the unpacked package: TABARD_POSTFIX_ROOT,
+// or .scratch/postfix at the top of the repository, or "/" when Postfix is
+// installed.
+func FindRoot() (string, error) {
+	var places []string
+	if dir := os.Getenv("TABARD_POSTFIX_ROOT"); dir != "" {
+		places = append(places, dir)
+	} else if top, err := repository(); err == nil {
+		places = append(places, filepath.Join(top, ".scratch", "postfix"))
+	}
+	for _, dir := range append(places, "/") {
+		if _, err := os.Stat(filepath.Join(dir, daemons, "master")); err == nil {
+			return filepath.Abs(dir)
+		}
+	}
+	return "", fmt.Errorf("no postfix in %q: run ./test, which unpacks it", places)
+}
+
+// repository finds the directory of go.mod, upwards from the working directory.
+func repository() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
+		if _, serr := os.Stat(filepath.Join(dir, "go.mod")); serr == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", os.ErrNotExist
+		}
+		dir = filepath.Dir(dir)
+	}
+	return "", err
+}
+
+// Start starts a Postfix and returns when it answers.
+func Start(ctx context.Context, opt Options) (*Server, error) {
+	if os.Geteuid() != 0 {
+		return nil, ErrNotRoot
+	}
+	if opt.Root == "" {
+		root, err := FindRoot()
+		if err != nil {
+			return nil, err
+		}
+		opt.Root = root
+	}
+	dir, err := os.MkdirTemp(opt.Dir, "postfix")
+	if err != nil {
+		return nil, err
+	}
+	if dir, err = filepath.Abs(dir); err != nil {
+		return nil, err
+	}
+	s := &Server{root: opt.Root, dir: dir, ended: make(chan struct{})}
+	if err := s.start(ctx, opt); err != nil {
+		text, _ := os.ReadFile(s.logFile())
+		return nil, errors.Join(fmt.Errorf("postfix: %w\n%s", err, text), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Server) start(ctx context.Context, opt Options) error {
+	// A port that was free a moment ago may be taken when Postfix binds it.
+	var err error
+	for range 3 {
+		if s.Addr, err = freeAddr(); err != nil {
+			return err
+		}
+		if err = s.configure(opt); err != nil {
+			return err
+		}
+		if err = s.launch(); err != nil {
+			return err
+		}
+		if err = s.awaitBanner(ctx); err == nil {
+			return nil
+		}
+		s.stop()
+		if greeted(ctx, s.Addr) != nil {
+			break // nobody took the port: it is something else
+		}
+		s.ended = make(chan struct{})
+	}
+	// What is wrong before there is a log goes to syslog only, except from the
+	// programs for people.
+	why, _ := s.Command(ctx, nil, "postsuper", "-p")
+	return fmt.Errorf("%w\n%s", err, why)
+}
+
+func freeAddr() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// launch starts the master in the foreground; it makes a session of its own.
+func (s *Server) launch() error {
+	s.master = s.command(context.Background(), filepath.Join(daemons, "master"),
+		"-s", "-c", s.config(), "-e", fmt.Sprint(int(Life.Seconds())))
+	out, err := os.OpenFile(s.logFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
+	if err != nil {
+		return err
+	}
+	s.master.Stdout, s.master.Stderr = out, out
+	s.master.SysProcAttr = endWithParent()
+	err = s.master.Start()
+	if cerr := out.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		s.master = nil
+		return err
+	}
+	cmd, ended := s.master, s.ended
+	go func() {
+		s.err = cmd.Wait()
+		close(ended)
+	}()
+	return nil
+}
+
+// awaitBanner waits until Postfix greets.
+func (s *Server) awaitBanner(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		err := greeted(ctx, s.Addr)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-s.ended:
+			return fmt.Errorf("master ended: %v", s.err)
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func greeted(ctx context.Context, addr string) error {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		return err
+	}
+	code := make([]byte, 4)
+	if _, err := io.ReadFull(conn, code); err != nil {
+		return err
+	}
+	if string(code) != "220 " {
+		return fmt.Errorf("greeting begins with %q", code)
+	}
+	_, err = io.WriteString(conn, "QUIT\r\n")
+	return err
+}
+
+// Close stops Postfix, all of its processes, and removes its directory.
+func (s *Server) Close() error {
+	s.stop()
+	return os.RemoveAll(s.dir)
+}
+
+// stop ends master, which ends its children, and then whatever is left of them.
+func (s *Server) stop() {
+	if s.master == nil {
+		return
+	}
+	pid := s.master.Process.Pid
+	_ = s.master.Process.Signal(syscall.SIGTERM) // it may have ended by itself
+	select {
+	case <-s.ended:
+	case <-time.After(stopTimeout):
+	}
+	// The children share the session and process group that master made.
+	_ = syscall.Kill(-pid, syscall.SIGKILL)
+	<-s.ended
+	s.master = nil
+}
+
+// Pid is the process id of master, the parent of all others.
+func (s *Server) Pid() int { return s.master.Process.Pid }
+
+// Log is the text of the log so far.
+func (s *Server) Log() string {
+	text, err := os.ReadFile(s.logFile())
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// command prepares a program of the package.
+func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(s.root, program), args...)
+	cmd.Env = []string{
+		"PATH=/usr/sbin:/usr/bin:/sbin:/bin",
+		"MAIL_CONFIG=" + s.config(),
+		"LD_LIBRARY_PATH=" + libraries(s.root),
+	}
+	cmd.Dir = s.dir
+	return cmd
+}
+
+// Command runs a program of Postfix, such as "postqueue", for this instance,
+// and returns what it said.
+func (s *Server) Command(ctx context.Context, stdin io.Reader, name string, args ...string) (string, error) {
+	cmd := s.command(ctx, filepath.Join(commands, name), args...)
+	cmd.Stdin = stdin
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return string(out), fmt.Errorf("%s: %w: %s", name, err, strings.TrimSpace(string(out)))
+	}
+	return string(out), nil
+}
+
+// Sendmail gives a message to Postfix, which delivers it to Domains or hands it
+// to Relayhost. The message has LF line ends.
+func (s *Server) Sendmail(ctx context.Context, from string, to []string, message string) error {
+	_, err := s.Command(ctx, strings.NewReader(message), "sendmail", append([]string{"-i", "-f", from, "--"}, to...)...)
+	return err
+}
