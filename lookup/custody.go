@@ -62,9 +62,9 @@ func (c *custody) open(row table.Row) *parsedRow {
 
 // adopt keeps p, unless another caller was first, and makes its handles known.
 func (c *custody) adopt(p *parsedRow) *parsedRow {
-	kept := c.parsed.getOrPut(p.sum, p)
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	kept := c.parsed.getOrPut(p.sum, p)
 	for i, h := range kept.handles {
 		c.handles[h[0]] = holder{kept.pairs[i], UseServer}
 		c.handles[h[1]] = holder{kept.pairs[i], UseClient}
@@ -72,9 +72,9 @@ func (c *custody) adopt(p *parsedRow) *parsedRow {
 	return kept
 }
 
+// forget drops the handles of a row that falls out, which only happens while
+// adopt holds mu.
 func (c *custody) forget(p *parsedRow) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	for _, h := range p.handles {
 		delete(c.handles, h[0])
 		delete(c.handles, h[1])
