@@ -129,6 +129,7 @@ func (q *Queue) expel(items []*item) {
 	for _, it := range items {
 		q.active.expel(it.dest)
 		q.active.release(it.msg)
+		q.freed(it.dest)
 	}
 }
 

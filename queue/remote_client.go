@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"tabard/internal/rpc"
@@ -17,15 +18,14 @@ type remoteClient struct{ caller rpc.Caller }
 
 // Enqueue implements Client.
 func (c *remoteClient) Enqueue(ctx context.Context, s Submission, body []byte) error {
-	wire := toWireRecipients(s.Recipients)
-	size := len(body)
-	for i := range wire {
-		size += wire[i].weight()
+	if len(body) > InlineBody {
+		return fmt.Errorf("%w: body of %d bytes, want Create", rpc.ErrTooLarge, len(body))
 	}
-	if len(wire) > wireRecipients || size > wireBytes {
-		w := &remoteWriter{caller: c.caller, buf: body}
-		return w.Commit(ctx, s)
-	}
+	return (&remoteWriter{caller: c.caller, buf: body}).Commit(ctx, s)
+}
+
+// enqueue sends a message that one call carries.
+func (c *remoteClient) enqueue(ctx context.Context, s Submission, wire []wireRecipient, body []byte) error {
 	_, err := rpc.Invoke[enqueueRequest, rpc.None](ctx, c.caller, "Queue.Enqueue",
 		enqueueRequest{Message: toWireMessage(&s.Message), Recipients: wire, Body: body})
 	return err
@@ -93,11 +93,12 @@ func (w *remoteWriter) Commit(ctx context.Context, s Submission) error {
 		w.Abort()
 		return w.err
 	}
-	if !w.begun && len(s.Recipients) <= wireRecipients && len(w.buf) <= InlineBody {
+	wire := toWireRecipients(s.Recipients)
+	if !w.begun && fitting(wire, wireBytes-len(w.buf)) == len(wire) {
 		w.ended = true
-		return (&remoteClient{w.caller}).Enqueue(ctx, s, w.buf)
+		return (&remoteClient{w.caller}).enqueue(ctx, s, wire, w.buf)
 	}
-	if err := w.finish(ctx, s.Recipients); err != nil {
+	if err := w.finish(ctx, wire); err != nil {
 		w.Abort()
 		return err
 	}
@@ -107,17 +108,23 @@ func (w *remoteWriter) Commit(ctx context.Context, s Submission) error {
 	return err
 }
 
+// fitting is how many recipients one call carries in so many bytes.
+func fitting(wire []wireRecipient, bytes int) int {
+	n := 0
+	for n < len(wire) && n < wireRecipients && bytes >= wire[n].weight() {
+		bytes -= wire[n].weight()
+		n++
+	}
+	return n
+}
+
 // finish sends what Commit does not carry.
-func (w *remoteWriter) finish(ctx context.Context, list []Envelope) error {
+func (w *remoteWriter) finish(ctx context.Context, wire []wireRecipient) error {
 	if err := w.flush(ctx); err != nil {
 		return err
 	}
-	for wire := toWireRecipients(list); len(wire) > 0; {
-		n, size := 0, 0
-		for n < len(wire) && n < wireRecipients && (n == 0 || size+wire[n].weight() <= wireBytes) {
-			size += wire[n].weight()
-			n++
-		}
+	for len(wire) > 0 {
+		n := max(1, fitting(wire, wireBytes))
 		if _, err := rpc.Invoke[recipientsRequest, rpc.None](ctx, w.caller, "Queue.Recipients",
 			recipientsRequest{Writer: w.id, Recipients: wire[:n]}); err != nil {
 			return err

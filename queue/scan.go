@@ -8,6 +8,9 @@ import (
 const (
 	scanLimit = 1000            // envelopes read at once
 	scanPause = 5 * time.Second // after the store failed
+	// parkDivisor makes a scan that found the memory full wait until this part
+	// of it is free: not until much is, as some of it may be stuck for long.
+	parkDivisor = 64
 )
 
 // scanState is where the reading of due envelopes stands. Its fields need
@@ -70,7 +73,7 @@ func (q *Queue) freed(d *destination) {
 		s.hungry = append(s.hungry, d)
 		s.poke()
 	}
-	if s.parked && a.max-a.total >= max(1, a.max/4) {
+	if s.parked && a.max-a.total >= max(1, a.max/parkDivisor) {
 		s.parked = false
 		s.poke()
 	}
@@ -132,9 +135,14 @@ func (q *Queue) nextWake(ctx context.Context) (time.Time, error) {
 	a.mu.Lock()
 	after, ahead := s.cursor.Next, s.ahead
 	s.timer = time.Time{}
+	s.parked = ahead && a.total >= a.max
+	parked := s.parked
 	a.mu.Unlock()
-	if ahead {
+	switch {
+	case parked:
 		return time.Time{}, nil
+	case ahead:
+		return time.Now(), nil // something left meanwhile
 	}
 	next, err := q.store.Next(ctx, after)
 	if err != nil {
@@ -170,6 +178,12 @@ func (q *Queue) feed(ctx context.Context) error {
 func (q *Queue) feedOne(ctx context.Context, d *destination) error {
 	a := q.active
 	a.mu.Lock()
+	if a.room(d) == 0 {
+		d.hungry = false
+		q.settleBacklog(d)
+		a.mu.Unlock()
+		return nil
+	}
 	// What is in memory already comes in the answer, too. Backlog is off before
 	// the query, lest a row that comes meanwhile be forgotten.
 	limit := min(a.room(d), scanLimit) + d.count
@@ -186,9 +200,21 @@ func (q *Queue) feedOne(ctx context.Context, d *destination) error {
 		return err
 	}
 	d.hungry = false
-	q.freed(d)
-	a.forget(d)
+	q.settleBacklog(d)
 	return nil
+}
+
+// settleBacklog sees to it that a destination with backlog will be read for.
+// Needs active.mu.
+func (q *Queue) settleBacklog(d *destination) {
+	if d.backlog && d.count == 0 && q.active.room(d) == 0 {
+		// The memory is full of others, and nothing of it is there that would
+		// make room as it leaves: the scan finds it again from the beginning.
+		d.backlog = false
+		q.stored(time.UnixMilli(0))
+	}
+	q.freed(d)
+	q.active.forget(d)
 }
 
 // advance reads on from the cursor. It reports whether there is both more to
@@ -226,7 +252,7 @@ func (q *Queue) nextQuery() (DueQuery, bool) {
 	}
 	free := a.max - a.total
 	if free <= 0 {
-		s.ahead, s.parked = true, true
+		s.ahead = true
 		return DueQuery{}, false
 	}
 	a.scanning = true

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -289,4 +291,57 @@ func TestLookupDown(t *testing.T) {
 	lw, release := r.LocalWorker(1000)
 	defer release()
 	done(t, lw, takeOne(t, lw), queue.Result{Outcome: queue.Delivered})
+}
+
+// Whatever workers do, and however little fits the memory, every envelope is
+// delivered in the end.
+func TestNothingIsForgotten(t *testing.T) {
+	r := start(t, queue.Options{MaxActive: 40, MaxBytes: 1000, Concurrency: 2, Retry: []time.Duration{time.Millisecond}})
+	const messages, perMessage = 120, 3
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var wg sync.WaitGroup
+	for seed := range 4 {
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(seed), 1))
+			for i := range messages / 4 {
+				rcpts := numbered(fmt.Sprintf("m%d-%d-%%d@d%d.example", seed, i, rng.IntN(30)), perMessage-1)
+				rcpts = append(rcpts, fmt.Sprintf("m%d-%d@one%d-%d.example", seed, i, seed, i))
+				r.enqueue(message("a@x.example", rcpts...), text)
+			}
+		})
+		wg.Go(func() {
+			rng := rand.New(rand.NewPCG(uint64(seed), 2))
+			for ctx.Err() == nil && r.stats().Delivered < messages*perMessage {
+				work(ctx, r, rng)
+			}
+		})
+	}
+	wg.Wait()
+	if s := r.stats(); s.Delivered != messages*perMessage || s.Messages != 0 || s.Envelopes != 0 || s.InFlight != 0 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// work is the life of one moody worker.
+func work(ctx context.Context, r *rig, rng *rand.Rand) {
+	w, release := r.RelayWorker()
+	defer release()
+	for range 1 + rng.IntN(20) {
+		ctx, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
+		jobs, _ := w.Take(ctx, 1+rng.IntN(5))
+		cancel()
+		var rs []queue.Result
+		for _, j := range jobs {
+			for _, e := range j.Envelopes {
+				o := []queue.Outcome{queue.Delivered, queue.Delivered, queue.Delivered, queue.Deferred, queue.Returned}[rng.IntN(5)]
+				rs = append(rs, queue.Result{ID: e.ID, Outcome: o})
+			}
+		}
+		if len(rs) > 0 && rng.IntN(10) > 0 { // else they are lost with the worker
+			if err := w.Done(context.Background(), rs); err != nil {
+				r.t.Error(err)
+			}
+		}
+	}
 }
