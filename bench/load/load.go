@@ -77,7 +77,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 30 * time.Second
 	}
-	r := &runner{Options: o, padding: padding(o.Size)}
+	r := &runner{Options: o, padding: Body(o.Size)}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	start := time.Now()
@@ -268,8 +268,9 @@ func (c *client) reply(code string) (string, error) {
 	}
 }
 
-// padding returns lines of text so that a message comes to about size bytes.
-func padding(size int) string {
+// Body returns the body of every message of about size bytes, header included:
+// who receives it can tell whether it is whole.
+func Body(size int) string {
 	const line = "The quick brown fox jumps over the lazy dog, and then does it again.\r\n"
 	return strings.Repeat(line, max(1, (size-150)/len(line)))
 }

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -91,7 +92,10 @@ func runServer(ctx context.Context, cfg *config.Config, path string, o runOption
 		return err
 	}
 	defer closeAll(d.sockets)
-	if d.sup, err = privsep.New(specs, d.edges(), privsep.Options{Log: log, Ready: func() {
+	// A process that keeps dying is tried every other second: while one is down,
+	// mail is refused for the moment, which costs more than starting it.
+	backoff := privsep.Backoff{Max: 2 * time.Second}
+	if d.sup, err = privsep.New(specs, d.edges(), privsep.Options{Log: log, Backoff: backoff, Ready: func() {
 		log.Info("ready", "host", d.host, "config", path, "pid", os.Getpid())
 		if ready != nil {
 			ready()

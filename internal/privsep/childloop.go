@@ -90,10 +90,14 @@ func (c *Child) edge(m down, f *os.File) {
 	c.onEdge(e)
 }
 
-// orphaned stops the process when the supervisor is gone, and ends it for sure
-// after the time that a clean stop may take: nobody else would.
+// orphanGrace is how long a process goes on without its supervisor.
+const orphanGrace = time.Second
+
+// orphaned stops the process when the supervisor is gone, and soon ends it for
+// sure: the others stop at the same moment, so what it waits for may never come,
+// and the next supervisor needs its sockets.
 func (c *Child) orphaned() {
 	close(c.gone)
 	c.stop()
-	time.AfterFunc(c.hello.StopTimeout, func() { os.Exit(1) })
+	time.AfterFunc(orphanGrace, func() { os.Exit(1) })
 }

@@ -54,7 +54,6 @@ type hello struct {
 	Chroot         string
 	Undumpable     bool
 	SetuidPrograms bool
-	StopTimeout    time.Duration
 }
 
 // upKind says what a child tells the supervisor.

@@ -173,7 +173,7 @@ func minimalEnv() []string {
 func (s *Supervisor) greet(spec Spec, init []byte, inst *instance) error {
 	data, err := s.coding.Marshal(hello{
 		Name: spec.Name, Init: init, Listeners: len(spec.Listeners), Credential: spec.Credential, Chroot: spec.Chroot,
-		Undumpable: spec.Undumpable, SetuidPrograms: spec.SetuidPrograms, StopTimeout: s.opts.StopTimeout,
+		Undumpable: spec.Undumpable, SetuidPrograms: spec.SetuidPrograms,
 	})
 	if err != nil {
 		return err

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"database/sql"
+	"encoding/pem"
+	"path/filepath"
+)
+
+// keyBytes returns the private key of localhost as it stands in memory.
+func (s *server) keyBytes() map[string][]byte {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", filepath.Join(s.dir, "mail.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	var text string
+	if err := db.QueryRowContext(context.Background(), `SELECT key FROM certificates WHERE name = 'localhost'`).Scan(&text); err != nil {
+		s.t.Fatal(err)
+	}
+	block, _ := pem.Decode([]byte(text))
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	secret, err := key.(*ecdsa.PrivateKey).Bytes()
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return map[string][]byte{"the secret number": secret}
+}
