@@ -3,7 +3,6 @@ package privsep
 import (
 	"fmt"
 	"strings"
-	"time"
 
 	"tabard/internal/rpc"
 )
