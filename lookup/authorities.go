@@ -53,7 +53,9 @@ func (a *anchors) pool(row table.Row) (*x509.CertPool, error) {
 
 // authorities returns the trust anchors in force for a request: those of `ca
 // NAME`'s file; the first row that `ca <table>` has (for a server: of its name,
-// of *.parent; then, for both: of our own name, of "*"); or the system's.
+// of *.parent, of "*"; for a client: of our own name, of "*"); or the system's.
+// A server without a row is the world's, and the system's anchors judge it. A
+// client without one is not: whom we let in is never decided by a missing row.
 func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string) (*x509.CertPool, error) {
 	caName, ref, err := s.caOf(r)
 	if err != nil {
@@ -63,18 +65,32 @@ func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string)
 	case caName != "":
 		return s.caFile(caName)
 	case ref != "":
-		return s.caTable(ctx, ref, s.caKeys(r, name))
+		p, err := s.caTable(ctx, ref, s.caKeys(r, name))
+		if errors.Is(err, table.ErrNotFound) {
+			return s.withoutRow(r.Use), nil
+		}
+		return p, err
 	}
 	return s.anchors.system, nil
 }
 
+func (s *Service) withoutRow(use Use) *x509.CertPool {
+	if use == UseServer {
+		return s.anchors.system
+	}
+	return x509.NewCertPool()
+}
+
 // caKeys returns the names of the rows to try.
 func (s *Service) caKeys(r VerifyRequest, name string) []string {
+	if r.Use == UseServer {
+		return names(append(table.CertNames(name), wildcard)...)
+	}
 	own := ""
-	if l, err := s.listener(r.Listener); err == nil && r.Use == UseClient {
+	if l, err := s.listener(r.Listener); err == nil {
 		own = l.Hostname
 	}
-	return names(append(table.CertNames(name), own, s.hostname, wildcard)...)
+	return names(own, s.hostname, wildcard)
 }
 
 // caOf returns the ca options of the listener or action of a request.
@@ -114,17 +130,14 @@ func (s *Service) caFile(name string) (*x509.CertPool, error) {
 	return nil, fmt.Errorf("ca %q: %w", name, errUnknown)
 }
 
-// caTable returns the anchors of a table; none when it has no row for any of
-// the names, so that nothing verifies.
+// caTable returns the anchors in the first row that a table has for one of the
+// names; an error that wraps table.ErrNotFound when it has none.
 func (s *Service) caTable(ctx context.Context, ref config.TableRef, keys []string) (*x509.CertPool, error) {
 	t, err := s.tables.get(ref)
 	if err != nil {
 		return nil, err
 	}
 	key, row, err := t.First(ctx, table.CA, keys)
-	if errors.Is(err, table.ErrNotFound) {
-		return x509.NewCertPool(), nil
-	}
 	if err != nil {
 		return nil, err
 	}

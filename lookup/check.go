@@ -2,7 +2,6 @@ package lookup
 
 import (
 	"context"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"os"
@@ -133,7 +132,7 @@ func (c *checking) listener(ctx context.Context, i int, l *config.Listener) {
 	c.use(ctx, l.Pos, l.AuthTable, table.Credentials)
 	c.use(ctx, l.Pos, l.Senders, table.MailAddrMap)
 	c.use(ctx, l.Pos, l.Hostnames, table.AddrName)
-	c.authority(ctx, l.Pos, l.CATable)
+	c.authority(ctx, l.Pos, l.CATable, UseClient)
 	if l.TLS == config.TLSNone {
 		return
 	}
@@ -178,19 +177,24 @@ func (c *checking) concerns(q certQuery, f CertificateFault) bool {
 	return f.Source == "pki" && slices.Contains(q.files, f.Name)
 }
 
-// authority reports a ca table that has no authority for peers in general.
-func (c *checking) authority(ctx context.Context, pos config.Pos, ref config.TableRef) {
-	if ref == "" || c.done[asked{ref, table.CA}] {
+// authority reads the row of a ca table that judges peers in general. Without
+// one, no client verifies but servers do, by the system's anchors.
+func (c *checking) authority(ctx context.Context, pos config.Pos, ref config.TableRef, use Use) {
+	if ref == "" {
 		return
 	}
-	c.use(ctx, pos, ref, table.CA)
-	p, err := c.s.caTable(ctx, ref, []string{c.s.hostname, wildcard})
+	if !c.done[asked{ref, table.CA}] {
+		c.use(ctx, pos, ref, table.CA)
+	}
+	_, err := c.s.caTable(ctx, ref, []string{c.s.hostname, wildcard})
 	switch {
-	case err != nil:
-		c.add(Problem{Pos: pos, Table: string(ref), Service: "ca", Cause: causeOf(err, string(ref))})
-	case p.Equal(x509.NewCertPool()):
+	case !errors.Is(err, table.ErrNotFound):
+		if err != nil {
+			c.add(Problem{Pos: pos, Table: string(ref), Service: "ca", Cause: causeOf(err, string(ref))})
+		}
+	case use == UseClient:
 		c.add(Problem{Pos: pos, Table: string(ref), Service: "ca", Warning: true,
-			Cause: fmt.Sprintf(`no row %q or "*": only peers with a row of their own verify`, c.s.hostname)})
+			Cause: fmt.Sprintf(`no row %q or "*": no client's certificate verifies`, c.s.hostname)})
 	}
 }
 

@@ -42,7 +42,6 @@ func TestCheck(t *testing.T) {
 	want := []string{
 		"test.conf:11:1: table urls: relayhost: ",
 		"test.conf:12:1: table relays: relayhost: ",
-		`test.conf:12:1: table mail: ca: no row "mx.example.org"`,
 		"test.conf:14:1: table badpats: regex: ",
 	}
 	if len(got) != len(want) {
@@ -52,7 +51,7 @@ func TestCheck(t *testing.T) {
 		if !strings.HasPrefix(p.String(), want[i]) {
 			t.Errorf("%s\nwant %s...", p, want[i])
 		}
-		if p.Warning != (i == 2) {
+		if p.Warning {
 			t.Errorf("%s: warning %v", p, p.Warning)
 		}
 	}

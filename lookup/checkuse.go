@@ -60,7 +60,7 @@ func (c *checking) relay(ctx context.Context, a *action) {
 	if a.src != nil {
 		fail(a.Src, table.Source, c.s.routeSource(ctx, a, &Route{}))
 	}
-	c.authority(ctx, a.Pos, a.CATable)
+	c.authority(ctx, a.Pos, a.CATable, UseServer)
 	if a.PKIName != "" || a.PKITable != "" {
 		c.certificate(ctx, a.Pos, names(a.PKIName), CertificateRequest{Action: a.Name})
 	}

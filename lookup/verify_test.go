@@ -175,15 +175,21 @@ match from any for any action "table"
 			t.Errorf("%s, CA %s, %s: %s, want %s", action, a.cert.Subject.CommonName, name, got, want)
 		}
 	}
-	check("table", mine, "a.example", "failed") // no row at all: nothing verifies
-	check("table", system, "a.example", "failed")
+	check("table", mine, "a.example", "failed")
+	check("table", system, "a.example", "verified") // no row: the world's server
+	if p := s.withoutRow(UseClient); p.Equal(s.anchors.system) || !p.Equal(x509.NewCertPool()) {
+		t.Error("a client without a row is judged by the world's authorities")
+	}
 	anchors.set(table.CA, "mx.example.org", mine.pem())
+	check("table", mine, "a.example", "failed") // that row is not for it
+	anchors.set(table.CA, "*", mine.pem())
 	check("table", mine, "a.example", "verified")
+	check("table", system, "a.example", "failed") // the row replaces the system's
 	anchors.set(table.CA, "*.partner.example", partner.pem())
 	check("table", partner, "mx.partner.example", "verified")
 	check("table", partner, "a.example", "failed")
 	check("table", mine, "mx.partner.example", "failed")
-	anchors.remove(table.CA, "mx.example.org")
+	anchors.remove(table.CA, "*")
 	check("table", mine, "a.example", "failed")
 	anchors.set(table.CA, "*", mine.pem(), partner.pem())
 	check("table", partner, "a.example", "verified")

@@ -32,3 +32,16 @@ func (s *server) keyBytes() map[string][]byte {
 	}
 	return map[string][]byte{"the secret number": secret}
 }
+
+// exec changes a row of the server's tables.
+func (s *server) exec(stmt string, args ...any) {
+	s.t.Helper()
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(s.dir, "mail.db")+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	if _, err := db.ExecContext(context.Background(), stmt, args...); err != nil {
+		s.t.Fatalf("%s: %v", stmt, err)
+	}
+}

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"database/sql"
 	"encoding/base64"
 	"os"
 	"os/exec"
@@ -138,11 +136,6 @@ func TestCertificateRowIsServedAtOnce(t *testing.T) {
 // TestRowsApplyToRunningServer changes users and domains under a running server.
 func TestRowsApplyToRunningServer(t *testing.T) {
 	s := startQuickstart(t)
-	db, err := sql.Open("sqlite", filepath.Join(s.dir, "mail.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
 	rcpt := func(addr, code string) {
 		t.Helper()
 		d := dialSMTP(t, s.smtp)
@@ -150,24 +143,18 @@ func TestRowsApplyToRunningServer(t *testing.T) {
 		d.send("MAIL FROM:<>", "250")
 		d.send("RCPT TO:<"+addr+">", code)
 	}
-	exec := func(stmt string, args ...any) {
-		t.Helper()
-		if _, err := db.ExecContext(context.Background(), stmt, args...); err != nil {
-			t.Fatal(err)
-		}
-	}
 	rcpt("alice@example.org", "550")
-	exec(`INSERT INTO domains (name) VALUES ('example.org')`)
+	s.exec(`INSERT INTO domains (name) VALUES ('example.org')`)
 	rcpt("alice@example.org", "550 5.1.1")
-	exec(`INSERT INTO aliases (address, target) VALUES ('alice@example.org', ?)`, s.user)
+	s.exec(`INSERT INTO aliases (address, target) VALUES ('alice@example.org', ?)`, s.user)
 	rcpt("alice@example.org", "250")
 	rcpt("Alice+tag@Example.ORG", "250")
 	// A table that errors is a temporary failure, and it heals.
-	exec(`ALTER TABLE aliases RENAME TO aliases_gone`)
+	s.exec(`ALTER TABLE aliases RENAME TO aliases_gone`)
 	rcpt("alice@example.org", "451")
-	exec(`ALTER TABLE aliases_gone RENAME TO aliases`)
+	s.exec(`ALTER TABLE aliases_gone RENAME TO aliases`)
 	rcpt("alice@example.org", "250")
-	exec(`DELETE FROM aliases`)
+	s.exec(`DELETE FROM aliases`)
 	rcpt("alice@example.org", "550 5.1.1")
 }
 
