@@ -33,14 +33,20 @@ func TLSCertificate(ctx context.Context, holder KeyHolder, c Certificate) (*tls.
 	if err != nil {
 		return nil, fmt.Errorf("certificate from lookup: %w", err)
 	}
+	return ParsedCertificate(ctx, holder, c, c.Chain, leaf), nil
+}
+
+// ParsedCertificate is TLSCertificate for a caller that keeps chains with their
+// parsed leaves: chain and leaf stand in for those of c.
+func ParsedCertificate(ctx context.Context, holder KeyHolder, c Certificate, chain [][]byte, leaf *x509.Certificate) *tls.Certificate {
 	cert := &tls.Certificate{
-		Certificate: c.Chain, Leaf: leaf,
+		Certificate: chain, Leaf: leaf,
 		PrivateKey: &remoteKey{ctx: ctx, holder: holder, handle: c.Handle, public: leaf.PublicKey},
 	}
 	for _, scheme := range c.Schemes {
 		cert.SupportedSignatureAlgorithms = append(cert.SupportedSignatureAlgorithms, tls.SignatureScheme(scheme))
 	}
-	return cert, nil
+	return cert
 }
 
 // remoteKey is a crypto.Signer whose key is in another process.

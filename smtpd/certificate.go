@@ -1,14 +1,10 @@
 package smtpd
 
 import (
-	"context"
-	"crypto"
-	"crypto/rsa"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 
@@ -22,7 +18,7 @@ func (s *Server) certificate(h *tls.ClientHelloInfo, ln *Listener) (*tls.Certifi
 	ctx := h.Context()
 	name := strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
 	key := certKey{ln.Index, name}
-	req := lookup.CertificateRequest{Listener: ln.Index, ServerName: name, Schemes: schemes(h.SignatureSchemes)}
+	req := lookup.CertificateRequest{Listener: ln.Index, ServerName: name, Schemes: lookup.OfferedSchemes(h)}
 	req.Have = s.certs.last(key)
 	reply, err := s.lookup.Certificate(ctx, req)
 	if err != nil {
@@ -39,14 +35,7 @@ func (s *Server) certificate(h *tls.ClientHelloInfo, ln *Listener) (*tls.Certifi
 	if err != nil {
 		return nil, &noCertificate{address.OneLine(name, 255), err}
 	}
-	cert := &tls.Certificate{
-		Certificate: known.der, Leaf: known.leaf,
-		PrivateKey: &signer{ctx: ctx, lookup: s.lookup, handle: reply.Handle, public: known.leaf.PublicKey},
-	}
-	for _, v := range reply.Schemes {
-		cert.SupportedSignatureAlgorithms = append(cert.SupportedSignatureAlgorithms, tls.SignatureScheme(v))
-	}
-	return cert, nil
+	return lookup.ParsedCertificate(ctx, s.lookup, reply, known.der, known.leaf), nil
 }
 
 // noCertificate says for which name there was none, and why.
@@ -59,38 +48,6 @@ func (e *noCertificate) Error() string {
 	return fmt.Sprintf("no certificate for %q: %v", e.name, e.err)
 }
 func (e *noCertificate) Unwrap() error { return e.err }
-
-func schemes(in []tls.SignatureScheme) []uint16 {
-	out := make([]uint16, len(in))
-	for i, v := range in {
-		out[i] = uint16(v)
-	}
-	return out
-}
-
-// signer is a private key that stays in lookup. It lives for one handshake,
-// whose context bounds the questions: crypto.Signer has no place for one.
-type signer struct {
-	ctx    context.Context
-	lookup interface {
-		Sign(ctx context.Context, r lookup.SignRequest) ([]byte, error)
-	}
-	handle string
-	public crypto.PublicKey
-}
-
-// Public returns the leaf's public key.
-func (s *signer) Public() crypto.PublicKey { return s.public }
-
-// Sign asks lookup for one signature (RSA PKCS#1 v1.5 and PSS, ECDSA, Ed25519).
-func (s *signer) Sign(_ io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
-	_, pss := opts.(*rsa.PSSOptions)
-	sig, err := s.lookup.Sign(s.ctx, lookup.SignRequest{Handle: s.handle, Digest: digest, Hash: opts.HashFunc(), PSS: pss})
-	if err != nil {
-		return nil, fmt.Errorf("signature by lookup: %w", err)
-	}
-	return sig, nil
-}
 
 // maxCerts bounds the cache of parsed chains, and of names: what clients call us
 // is theirs to invent.

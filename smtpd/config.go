@@ -68,7 +68,6 @@ func FromConfig(c *config.Config, hostname string) Config {
 	for i := range c.Listeners {
 		l := fromListener(&c.Listeners[i])
 		l.Index = i
-		l.NormalizeBareNewline = l.NormalizeBareNewline || c.SMTP.NormalizeBareNewline
 		out.Listeners = append(out.Listeners, l)
 	}
 	return out

@@ -34,9 +34,11 @@ func TestFromConfig(t *testing.T) {
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
 	}
+	// The parser has given the global option to the listeners that say nothing
+	// else: it must not come back for one that refuses.
 	all := FromConfig(&config.Config{SMTP: config.SMTP{NormalizeBareNewline: true}, Listeners: []config.Listener{{}}}, "x")
-	if !all.Listeners[0].NormalizeBareNewline {
-		t.Error("the global option does not reach the listener")
+	if all.Listeners[0].NormalizeBareNewline {
+		t.Error("a listener's own reject is overridden")
 	}
 }
 
