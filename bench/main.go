@@ -31,8 +31,8 @@ type settings struct {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == nullServer {
-		os.Exit(runNull(os.Args[2]))
+	if len(os.Args) == 5 && os.Args[1] == nullServer {
+		os.Exit(runNull(os.Args[2], os.Args[3], os.Args[4]))
 	}
 	if err := run(os.Args[1:]); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "bench:", err)

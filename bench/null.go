@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
@@ -21,9 +22,16 @@ func (nullSession) Mail(string, *smtp.MailOptions) error { return nil }
 func (nullSession) Rcpt(string, *smtp.RcptOptions) error { return nil }
 func (nullSession) Data(r io.Reader) error               { _, err := io.Copy(io.Discard, r); return err }
 
-func runNull(addr string) int {
+// runNull serves at addr, with a certificate and its key in this process.
+func runNull(addr, chain, key string) int {
+	pair, err := tls.LoadX509KeyPair(chain, key)
+	if err != nil {
+		_, _ = fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return nullSession{}, nil }))
 	s.Domain = "null.example"
+	s.TLSConfig = &tls.Config{Certificates: []tls.Certificate{pair}, SessionTicketsDisabled: true}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, err)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"tabard/internal/selfca"
 )
 
 // target is a server under measurement.
@@ -39,7 +41,7 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 	}
 	switch name {
 	case "null":
-		return startNull(ctx)
+		return startNull(ctx, dir)
 	case "tabard":
 		return s.startTabard(ctx, dir, relayTo)
 	case "postfix":
@@ -48,7 +50,10 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 	return nil, fmt.Errorf("unknown server %q; want null, tabard or postfix", name)
 }
 
-func startNull(ctx context.Context) (*target, error) {
+func startNull(ctx context.Context, dir string) (*target, error) {
+	if err := ownCertificate(dir); err != nil {
+		return nil, err
+	}
 	addr, err := freeAddr()
 	if err != nil {
 		return nil, err
@@ -57,7 +62,7 @@ func startNull(ctx context.Context) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, exe, nullServer, addr)
+	cmd := exec.CommandContext(ctx, exe, nullServer, addr, filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem"))
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -68,7 +73,27 @@ func startNull(ctx context.Context) (*target, error) {
 	if err := awaitLine(out, "ready"); err != nil {
 		return nil, fmt.Errorf("null server: %w", err)
 	}
-	return &target{addr: addr, pid: cmd.Process.Pid, stop: func() error { return killed(cmd) }}, nil
+	return &target{addr: addr, pid: cmd.Process.Pid, ca: filepath.Join(dir, "ca.pem"), stop: func() error { return killed(cmd) }}, nil
+}
+
+// ownCertificate writes chain.pem, key.pem and ca.pem for a server that takes
+// them from files.
+func ownCertificate(dir string) error {
+	now := time.Now()
+	ca, err := selfca.New("bench", now.Add(-time.Hour))
+	if err != nil {
+		return err
+	}
+	chain, key, err := ca.Issue(selfca.Request{Names: []string{"bench.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)})
+	if err != nil {
+		return err
+	}
+	for name, text := range map[string][]byte{"chain.pem": chain, "key.pem": key, "ca.pem": ca.PEM()} {
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // killed ends a command that knows no other end.
