@@ -4,11 +4,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"tabard/internal/selfca"
 )
@@ -205,4 +208,34 @@ func TestSendmail(t *testing.T) {
 	if out, code := send("\nx\n", s.user); code != exTempFail {
 		t.Errorf("without a server: exit %d, want %d: %s", code, exTempFail, out)
 	}
+}
+
+// TestCleanStop lets a transaction that is under way when SIGTERM comes finish,
+// and refuses new ones.
+func TestCleanStop(t *testing.T) {
+	s := startQuickstart(t)
+	busy, idle := dialSMTP(t, s.smtp), dialSMTP(t, s.smtp)
+	busy.send("EHLO busy.example", "250")
+	idle.send("EHLO idle.example", "250")
+	busy.send("MAIL FROM:<a@busy.example>", "250")
+	busy.send("RCPT TO:<"+s.user+">", "250")
+	busy.send("DATA", "354")
+	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	idle.expect("421")
+	if conn, err := net.Dial("tcp", s.smtp); err == nil {
+		_ = conn.SetDeadline(time.Now().Add(waitLong))
+		if n, _ := conn.Read(make([]byte, 1)); n > 0 {
+			t.Error("a stopping server greets")
+		}
+		_ = conn.Close()
+	}
+	busy.send("Subject: in time\r\n\r\nbody\r\n.", "250")
+	<-s.done
+	if s.exit != nil {
+		t.Errorf("exit: %v", s.exit)
+	}
+	s.run()
+	eventually(t, "the message arrives", func() bool { return len(s.maildir(s.user)) == 1 })
 }
