@@ -76,6 +76,7 @@ type boundListener struct {
 type queueInit struct {
 	Common common
 	Config queueConfig
+	Paused bool // nothing is delivered locally
 }
 
 type mtaInit struct {
@@ -264,7 +265,14 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 		}
 	})
 	spawn := func(ctx context.Context, uid, gid int) error {
-		return c.Request(ctx, askDeliver, deliverAs{uid, gid}, nil)
+		err := c.Request(ctx, askDeliver, deliverAs{uid, gid}, nil)
+		if err != nil && strings.Contains(err.Error(), privsep.ErrStopping.Error()) {
+			<-ctx.Done() // no fault of the mail: it waits for the next start
+		}
+		return err
+	}
+	if in.Paused {
+		spawn = nil
 	}
 	q, err := in.Config.open(ctx, store, lookup.NewLocal(toLookup), spawn, log)
 	if err != nil {

@@ -71,6 +71,11 @@ func runServer(ctx context.Context, cfg *config.Config, path string, o runOption
 	if ctx == nil {
 		ctx = context.Background()
 	}
+	for _, p := range o.pause {
+		if p != "mta" && p != "mda" {
+			return exitf(exUsage, "--pause %s: want mta or mda", p)
+		}
+	}
 	if err := refuse(cfg); err != nil {
 		return err
 	}
@@ -144,7 +149,7 @@ func (d *daemon) specs() ([]privsep.Spec, error) {
 	specs := []privsep.Spec{
 		{Name: procSMTPD, Listeners: d.sockets, Init: smtpdInit{d.common(), smtpd.FromConfig(d.cfg, d.host), bound}},
 		{Name: procMTA, Init: mtaInit{d.common(), mtaConfig{d.host, names}, d.paused("mta")}},
-		{Name: procQueue, Init: queueInit{d.common(), q}, OnRequest: d.onQueueRequest},
+		{Name: procQueue, Init: queueInit{d.common(), q, d.paused("mda")}, OnRequest: d.onQueueRequest},
 		{Name: procLookup, Init: lookupInit{d.common(), *d.cfg, names}, Undumpable: true},
 	}
 	for i := range specs {
@@ -174,9 +179,6 @@ func (d *daemon) onQueueRequest(_ context.Context, r privsep.Request) (any, erro
 	var as deliverAs
 	if err := r.Decode(&as); err != nil {
 		return nil, err
-	}
-	if d.paused("mda") {
-		return nil, errors.New("local deliveries are paused")
 	}
 	cred, err := d.deliverCredential(as)
 	if err != nil {
