@@ -135,7 +135,9 @@ func (p *parser) process(pos Pos) *Error {
 
 // processName reads the name of one of Tabard's processes; "queue" and "mta" are
 // reserved words and may stand here unquoted all the same.
-func (p *parser) processName() (string, *Error) { return p.oneOf("deliver", "lookup", "mta", "queue", "smtpd") }
+func (p *parser) processName() (string, *Error) {
+	return p.oneOf("deliver", "lookup", "mta", "queue", "smtpd")
+}
 
 // bounce reads `bounce warn-interval d[, d]...`.
 func (p *parser) bounce(pos Pos) (err *Error) {
