@@ -73,14 +73,14 @@ func (w *remoteWriter) flush(ctx context.Context) error {
 		w.id, w.err = rpc.Invoke[rpc.None, int64](ctx, w.caller, "Queue.Create", rpc.None{})
 		w.begun = w.err == nil
 	}
-	for w.err == nil && len(w.buf) > 0 {
-		piece := w.buf[:min(len(w.buf), wireChunk)]
+	for rest := w.buf; w.err == nil && len(rest) > 0; {
+		piece := rest[:min(len(rest), wireChunk)]
 		_, w.err = rpc.Invoke[writeRequest, rpc.None](ctx, w.caller, "Queue.Write",
 			writeRequest{Writer: w.id, Offset: w.sent, Data: piece})
 		w.sent += int64(len(piece))
-		w.buf = w.buf[len(piece):]
+		rest = rest[len(piece):]
 	}
-	w.buf = nil
+	w.buf = w.buf[:0]
 	return w.err
 }
 

@@ -12,6 +12,7 @@ import (
 // writer is the one connection that writes, with its statements.
 type writer struct {
 	conn *sql.Conn
+	all  []*sql.Stmt
 
 	begin, commit, rollback       *sql.Stmt
 	message, envelope             *sql.Stmt
@@ -43,13 +44,22 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.due, "UPDATE envelopes SET next = ?, held = 0 WHERE message = ? AND n = ?"},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
-			return nil, errors.Join(err, conn.Close())
+			return nil, errors.Join(err, w.close())
 		}
+		w.all = append(w.all, *p.stmt)
 	}
 	return w, nil
 }
 
-func (w *writer) close() error { return w.conn.Close() }
+// close ends the statements first: with one open, SQLite would leave its log
+// behind instead of folding it into the database.
+func (w *writer) close() error {
+	var errs []error
+	for _, s := range w.all {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(append(errs, w.conn.Close())...)
+}
 
 // Apply implements queue.Store.
 func (s *Store) Apply(ctx context.Context, changes []*queue.Change) error {
