@@ -154,6 +154,12 @@ func TestBodyBreaksOff(t *testing.T) {
 	j := job(1, "x@example.org")
 	j.Body, j.Message.Size = nil, int64(len(body))+1
 	wantResult(t, w.deliver(j)[0], queue.Deferred, 0, "ends early")
+	for i, broken := range []queue.Job{job(3, "x@example.org"), job(4, "x@example.org")} {
+		if broken.Message.Size--; i == 1 {
+			broken.Body, broken.Message.Size = nil, 0
+		}
+		wantResult(t, w.deliver(broken)[0], queue.Deferred, 0, "ends early")
+	}
 	w.queue.mu.Lock()
 	w.queue.bodyErr, w.queue.chunk = errors.New("queue is away"), 100
 	w.queue.mu.Unlock()

@@ -80,13 +80,16 @@ func (t *transaction) data(ctx context.Context) {
 
 // copyBody writes the message without its final dot.
 func (t *transaction) copyBody(ctx context.Context, w io.Writer) error {
+	size := t.job.Message.Size
 	if t.job.Body != nil {
+		if int64(len(t.job.Body)) != size {
+			return fmt.Errorf("%w: %w", errLocal, errTruncated)
+		}
 		_, err := w.Write(t.job.Body)
 		return err
 	}
 	var ends lineEnds
-	var sent int64
-	for sent < t.job.Message.Size {
+	for sent := int64(0); sent < size || size == 0; { // no message is empty: it has a Received
 		chunk, err := t.fetch(ctx, sent)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLocal, err)
