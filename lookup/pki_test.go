@@ -23,7 +23,7 @@ type authority struct {
 	key  crypto.Signer
 }
 
-var day = 24 * time.Hour
+const day = 24 * time.Hour
 
 func newAuthority(t testing.TB, name string, parent *authority) *authority {
 	t.Helper()
