@@ -22,14 +22,19 @@ import (
 const loadVar = "TABARD_QUEUE_TEST_LOAD"
 
 func TestMain(m *testing.M) {
-	if path := os.Getenv(loadVar); path != "" {
-		if err := load(path); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	switch {
+	case os.Getenv(loadVar) != "":
+		err = load(os.Getenv(loadVar))
+	case os.Getenv(fullVar) != "":
+		err = fill(os.Getenv(fullVar))
+	default:
+		os.Exit(m.Run())
 	}
-	os.Exit(m.Run())
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 // load enqueues, small and large, delivers every other message, and prints what

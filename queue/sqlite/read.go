@@ -18,6 +18,12 @@ const (
 	from = " FROM envelopes e CROSS JOIN messages m ON m.id = e.message "
 	// waiting must stand in a query word for word, or the indices do not serve it.
 	waiting = "lease IS NULL AND held = 0"
+
+	dueQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
+		AND destination NOT IN (SELECT value FROM json_each(?)) ORDER BY next, destination, message, n LIMIT ?`
+	dueAtQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND next <= ? AND (next, message, n) > (?, ?, ?)
+		ORDER BY next, message, n LIMIT ?`
+	nextQuery = "SELECT min(next) FROM envelopes WHERE " + waiting + " AND next > ?"
 )
 
 // reader is the statements that read.
@@ -31,11 +37,9 @@ func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 		stmt **sql.Stmt
 		text string
 	}{
-		{&r.due, "SELECT " + columns + from + "WHERE " + waiting + ` AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
-			AND destination NOT IN (SELECT value FROM json_each(?)) ORDER BY next, destination, message, n LIMIT ?`},
-		{&r.dueAt, "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND next <= ? AND (next, message, n) > (?, ?, ?)
-			ORDER BY next, message, n LIMIT ?`},
-		{&r.next, "SELECT min(next) FROM envelopes WHERE " + waiting + " AND next > ?"},
+		{&r.due, dueQuery},
+		{&r.dueAt, dueAtQuery},
+		{&r.next, nextQuery},
 		{&r.of, "SELECT " + columns + from + "WHERE e.message = ? ORDER BY e.n"},
 		{&r.list, "SELECT " + columns + from + "WHERE (e.message, e.n) > (?, ?) ORDER BY e.message, e.n LIMIT ?"},
 		{&r.count, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM envelopes)"},
