@@ -87,17 +87,17 @@ func fill(dir string) error {
 
 // fillUp enqueues until neither a small nor a large message fits.
 func fillUp(q *queue.Queue, ids *queue.IDSource, accepted map[queue.MessageID]bool) error {
-	full := 0
-	for i := 0; full < 3; i++ {
-		err := submitBoth(q, ids, accepted)
-		if err != nil && !errors.Is(err, rpc.ErrNoSpace) {
-			return fmt.Errorf("full disk: %w", err)
-		}
-		if err != nil {
-			full++
-		}
-		if i > 10_000 {
-			return errors.New("the disk never was full")
+	for _, large := range []bool{true, false} {
+		for i := 0; ; i++ {
+			id := ids.Next()
+			err := submit(q, id, large)
+			if errors.Is(err, rpc.ErrNoSpace) {
+				break
+			}
+			if err != nil || i > 10_000 {
+				return fmt.Errorf("full disk, message %d: %w", i, err)
+			}
+			accepted[id] = true
 		}
 	}
 	return nil

@@ -111,7 +111,7 @@ func open(t testing.TB, path string, o queue.Options, l *local) *rig {
 	}
 	r := &rig{t: t, path: path, local: l, log: &logBuffer{}}
 	if o.Logger == nil {
-		o.Logger = slog.New(slog.NewTextHandler(r.log, nil))
+		o.Logger = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
 	if r.Queue, err = queue.New(context.Background(), store, l, o); err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 
 // logAttrs are what every line about an envelope has, in the field's order.
 func logAttrs(m *Message, e *Envelope) []slog.Attr {
-	rcpt := "-" // as OpenSMTPD prints it when it is the same
+	rcpt := "<->" // as OpenSMTPD prints it when it is the same
 	if e.Recipient != e.Address {
 		rcpt = "<" + e.Recipient + ">"
 	}
@@ -28,8 +28,9 @@ func delay(e *Envelope) slog.Attr {
 	return slog.Duration("delay", time.Since(e.Created).Round(time.Second))
 }
 
-// logResult writes the line of one attempt.
-func (q *Queue) logResult(e *event) {
+// logResult writes the line of one attempt. What a worker told, it has logged
+// itself, with more about the peer; here it is for who traces the queue.
+func (q *Queue) logResult(e *event, told bool) {
 	env := &e.it.env
 	attrs := logAttrs(&e.it.msg.Message, env)
 	name := "mta delivery"
@@ -42,7 +43,11 @@ func (q *Queue) logResult(e *event) {
 	attrs = append(attrs, delay(env),
 		slog.String("result", resultWord(e.result.Outcome)),
 		slog.String("stat", address.OneLine(errorText(&e.result), maxErrorText)))
-	q.log.LogAttrs(context.Background(), slog.LevelInfo, name, attrs...)
+	level := slog.LevelInfo
+	if told {
+		level = slog.LevelDebug
+	}
+	q.log.LogAttrs(context.Background(), level, name, attrs...)
 }
 
 func resultWord(o Outcome) string {

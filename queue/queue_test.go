@@ -30,7 +30,7 @@ func TestLifeCycle(t *testing.T) {
 	if s := r.stats(); s.Messages != 0 || s.Envelopes != 0 || s.Delivered != 1 || s.Enqueued != 1 || s.InFlight != 0 {
 		t.Errorf("stats: %+v", s)
 	}
-	for _, want := range []string{`msg="mta delivery"`, "session=5e55", "from=<a@x.example>", "to=<b@y.example>", "rcpt=-", "result=Ok"} {
+	for _, want := range []string{`msg="mta delivery"`, "session=5e55", "from=<a@x.example>", "to=<b@y.example>", "rcpt=<->", "result=Ok"} {
 		if !strings.Contains(r.log.String(), want) {
 			t.Errorf("log lacks %s: %s", want, r.log)
 		}

@@ -80,6 +80,7 @@ func parseNotice(s string) *notice {
 type settlement struct {
 	change *Change
 	events []event
+	told   bool // by a worker, which has logged the attempts itself
 }
 
 // event is one result and what it means.
@@ -213,7 +214,7 @@ func (q *Queue) settleLater(s *settlement) {
 func (q *Queue) settled(s *settlement) {
 	q.count.removed(s.change)
 	for i := range s.events {
-		q.logResult(&s.events[i])
+		q.logResult(&s.events[i], s.told)
 		q.count.result(&s.events[i])
 	}
 	a := q.active

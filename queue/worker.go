@@ -363,6 +363,7 @@ func (w *poolWorker) Done(ctx context.Context, results []Result) error {
 		return nil
 	}
 	s := q.settlement(known, told)
+	s.told = true
 	a.mu.Unlock()
 	return q.settle(ctx, s)
 }
