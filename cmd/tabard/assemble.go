@@ -121,8 +121,7 @@ func (c mtaConfig) open(out lookup.Outbound, worker queue.Worker, log *slog.Logg
 	}, out, worker), nil
 }
 
-// ownAddresses are this machine's, for MX loop detection. Loopback is left out:
-// an MX there is a test's.
+// ownAddresses are this machine's, for MX loop detection.
 func ownAddresses() []netip.Addr {
 	var own []netip.Addr
 	addrs, err := net.InterfaceAddrs()
@@ -130,7 +129,7 @@ func ownAddresses() []netip.Addr {
 		return nil
 	}
 	for _, a := range addrs {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && !p.Addr().IsLoopback() {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
 			own = append(own, p.Addr().Unmap())
 		}
 	}
