@@ -160,6 +160,17 @@ func TestUpAtOnce(t *testing.T) {
 	}
 }
 
+// Whoever loses a race fails at this record, and with it its whole transaction.
+func TestVersionIsRecordedOnce(t *testing.T) {
+	db := open(t, filepath.Join(t.TempDir(), "t.db"))
+	if _, _, err := Up(context.Background(), db, SQLite, Provision); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Exec("INSERT INTO tabard_provision_version (version_id, is_applied) VALUES (1, 1)"); err == nil {
+		t.Error("a version was recorded twice")
+	}
+}
+
 func TestUpEndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	db := open(t, filepath.Join(t.TempDir(), "t.db"))

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"tabard/internal/config"
 	"tabard/table"
@@ -70,7 +71,7 @@ func (l *logs) await(t *testing.T, text string) string {
 			if strings.Contains(line, text) {
 				return line
 			}
-		case <-t.Context().Done():
+		case <-time.After(time.Minute): // only so that a failure has a name
 			t.Fatalf("log never said %q", text)
 		}
 	}

@@ -3,14 +3,12 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"net/url"
 	"os"
 	"sync"
 
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
+	_ "modernc.org/sqlite" // the driver
 )
 
 const (
@@ -85,8 +83,8 @@ func (h *handle) retire() {
 	h.db.Close() // read-only: nothing can be lost
 }
 
-// pool holds the handle in use and replaces it when the file was replaced, or
-// when its connections may have been damaged by what was in it.
+// pool holds the handle in use and replaces it when the file was replaced or
+// overwritten.
 type pool struct {
 	path    string
 	mu      sync.Mutex
@@ -95,7 +93,7 @@ type pool struct {
 	closed  bool
 }
 
-// acquire returns a handle on the file as it is now; the caller calls release.
+// acquire returns a handle on the file as it is now; the caller calls users.Done.
 func (p *pool) acquire() (*handle, error) {
 	info, err := os.Stat(p.path)
 	p.mu.Lock()
@@ -103,7 +101,7 @@ func (p *pool) acquire() (*handle, error) {
 	if p.closed {
 		return nil, os.ErrClosed
 	}
-	if p.cur != nil && (err != nil || !os.SameFile(p.cur.file, info)) {
+	if p.cur != nil && (err != nil || !unchanged(p.cur.file, info)) {
 		p.drop(p.cur)
 	}
 	if err != nil {
@@ -118,18 +116,12 @@ func (p *pool) acquire() (*handle, error) {
 	return p.cur, nil
 }
 
-// release lets go of a handle. An error of the file itself retires it, so that
-// the next question opens the file anew.
-func (p *pool) release(h *handle, err error) {
-	h.users.Done()
-	if !isDamage(err) {
-		return
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.cur == h {
-		p.drop(h)
-	}
+// unchanged reports whether an open handle still shows the file. A connection
+// keeps pages, and in WAL mode does not notice when somebody copies another
+// database over the file. Checkpoints change the time too; opening anew costs
+// less than a millisecond.
+func unchanged(a, b os.FileInfo) bool {
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }
 
 // drop retires the current handle; p.mu is held.
@@ -147,18 +139,4 @@ func (p *pool) close() {
 	}
 	p.mu.Unlock()
 	p.retired.Wait()
-}
-
-// isDamage reports an error that may stay with a connection after the file was
-// repaired.
-func isDamage(err error) bool {
-	var e *sqlite.Error
-	if !errors.As(err, &e) {
-		return false
-	}
-	switch e.Code() & 0xff {
-	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY:
-		return true
-	}
-	return false
 }

@@ -13,12 +13,12 @@ import (
 )
 
 // each runs a query and gives its rows to yield until yield returns false.
-func (t *Table) each(ctx context.Context, q *query, key string, yield func(table.Row) bool) (err error) {
+func (t *Table) each(ctx context.Context, q *query, key string, yield func(table.Row) bool) error {
 	h, err := t.pool.acquire()
 	if err != nil {
 		return fmt.Errorf("%s: %w", q.name, err)
 	}
-	defer func() { t.pool.release(h, err) }()
+	defer h.users.Done()
 	st, err := h.statement(ctx, q)
 	if err != nil {
 		return fmt.Errorf("%s: %w", q.name, err)

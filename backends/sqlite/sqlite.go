@@ -108,12 +108,12 @@ func (t *Table) Fetch(ctx context.Context, s table.Service) ([]table.Row, error)
 
 // Ping opens the database and prepares every query. Tabard's own schema must
 // have the version that this program knows.
-func (t *Table) Ping(ctx context.Context) (err error) {
+func (t *Table) Ping(ctx context.Context) error {
 	h, err := t.pool.acquire()
 	if err != nil {
 		return err
 	}
-	defer func() { t.pool.release(h, err) }()
+	defer h.users.Done()
 	if t.queries.builtin {
 		have, want, err := migrations.Status(ctx, h.db, migrations.SQLite, migrations.Provision)
 		if err != nil {
