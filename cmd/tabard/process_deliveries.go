@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"time"
+
+	"tabard/internal/deliver"
+	"tabard/internal/privsep"
+	"tabard/internal/rpc"
+	"tabard/lookup"
+	"tabard/queue"
+)
+
+type mtaInit struct {
+	Common common
+	Config mtaConfig
+	Paused bool
+}
+
+func runMTA(ctx context.Context, c *privsep.Child) error {
+	var in mtaInit
+	log, end, err := initialise(c, &in, &in.Common)
+	if err != nil {
+		return err
+	}
+	defer end()
+	toLookup, toQueue := rpc.NewLink(procLookup), rpc.NewLink(procQueue)
+	m, err := in.Config.open(lookup.NewOutbound(toLookup), queue.NewRemoteWorker(toQueue), log)
+	if err != nil {
+		return err
+	}
+	if _, err := c.DropPrivileges(); err != nil {
+		return err
+	}
+	c.OnEdge(func(e privsep.Endpoint) {
+		setLinks(e, map[string]*rpc.Link{edgeOutbound: toLookup, edgeRelay: toQueue})
+	})
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	if in.Paused {
+		<-ctx.Done()
+		return nil
+	}
+	return ended(ctx, m.Run(ctx))
+}
+
+// ended returns what made a component end, unless that was the stop itself.
+func ended(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+type deliverInit struct {
+	Common common
+}
+
+// deliverIdle is how long a deliver process waits for more mail of its user.
+const deliverIdle = time.Minute
+
+func runDeliver(ctx context.Context, c *privsep.Child) error {
+	var in deliverInit
+	log, end, err := initialise(c, &in, &in.Common)
+	if err != nil {
+		return err
+	}
+	defer end()
+	if _, err := c.DropPrivileges(); err != nil {
+		return err
+	}
+	toQueue := rpc.NewLink(procQueue)
+	c.OnEdge(func(e privsep.Endpoint) {
+		setLinks(e, map[string]*rpc.Link{edgeDeliver: toQueue})
+	})
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	err = deliver.Run(ctx, queue.NewRemoteWorker(toQueue), deliver.Options{Logger: log, Hostname: in.Common.Host, Idle: deliverIdle, Grace: drain})
+	return ended(ctx, err)
+}

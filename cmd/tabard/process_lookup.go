@@ -1,0 +1,57 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"tabard/internal/config"
+	"tabard/internal/privsep"
+	"tabard/internal/rpc"
+	"tabard/lookup"
+)
+
+type lookupInit struct {
+	Common common
+	Config config.Config
+	DNS    dnsConfig
+}
+
+func runLookup(ctx context.Context, c *privsep.Child) error {
+	var in lookupInit
+	log, end, err := initialise(c, &in, &in.Common)
+	if err != nil {
+		return err
+	}
+	defer end()
+	// Key and certificate files are read now, while that is still allowed.
+	svc, err := openLookup(ctx, &in.Config, in.Common.Host, in.DNS, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = svc.Close() }()
+	if _, err := c.DropPrivileges(); err != nil {
+		return err
+	}
+	// Sessions of other processes end before this one, so edges are served to
+	// the end and not only until the stop.
+	served, cut := context.WithCancel(context.WithoutCancel(ctx))
+	defer cut()
+	c.OnEdge(func(e privsep.Endpoint) {
+		serve(served, log, e, func(s *rpc.Server) (func(), error) {
+			switch e.Name {
+			case edgeInbound:
+				return nothing, lookup.RegisterInbound(s, svc)
+			case edgeOutbound:
+				return nothing, lookup.RegisterOutbound(s, svc)
+			case edgeLocal:
+				return nothing, lookup.RegisterLocal(s, svc)
+			}
+			return nil, fmt.Errorf("nobody may ask lookup by %q", e.Name)
+		})
+	})
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}

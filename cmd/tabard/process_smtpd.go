@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"tabard/internal/privsep"
+	"tabard/internal/rpc"
+	"tabard/lookup"
+	"tabard/queue"
+	"tabard/smtpd"
+)
+
+type smtpdInit struct {
+	Common    common
+	Config    smtpd.Config
+	Listeners []boundListener
+}
+
+// boundListener names one socket of a `listen on` directive.
+type boundListener struct {
+	Index int
+	Name  string
+}
+
+// drain bounds how long sessions and deliveries may go on after a stop.
+const drain = 20 * time.Second
+
+func runSMTPD(ctx context.Context, c *privsep.Child) error {
+	var in smtpdInit
+	log, end, err := initialise(c, &in, &in.Common)
+	if err != nil {
+		return err
+	}
+	defer end()
+	toLookup, toQueue := rpc.NewLink(procLookup), rpc.NewLink(procQueue)
+	c.OnEdge(func(e privsep.Endpoint) {
+		setLinks(e, map[string]*rpc.Link{edgeInbound: toLookup, edgeSubmit: toQueue})
+	})
+	srv, err := smtpd.New(in.Config, lookup.NewInbound(toLookup), queue.NewRemote(toQueue), log)
+	if err != nil {
+		return err
+	}
+	if _, err := c.DropPrivileges(); err != nil {
+		return err
+	}
+	failed := make(chan error, len(in.Listeners))
+	for _, bound := range in.Listeners {
+		l, err := c.Listener(bound.Name)
+		if err != nil {
+			return err
+		}
+		go func() {
+			if err := srv.Serve(context.WithoutCancel(ctx), bound.Index, l); err != nil && ctx.Err() == nil {
+				failed <- fmt.Errorf("listener %s: %w", bound.Name, err)
+			}
+		}()
+	}
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+	}
+	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
+	defer cancel()
+	return srv.Shutdown(patience)
+}
