@@ -21,7 +21,8 @@ type item struct {
 	delivery *lookup.Delivery // local: how
 	job      *lease           // while a worker has it
 	dropped  bool             // removed by hand meanwhile
-	returns  int              // how often workers gave it back, or died with it
+	returns  int              // how often workers gave it back
+	deaths   int              // how often they ended with it
 }
 
 // message is what items of one message share.

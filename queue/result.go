@@ -13,7 +13,7 @@ import (
 const (
 	maxErrorText  = 500 // bytes of LastError
 	maxNoticeText = 900 // keeps a field below the 998 of RFC 5322 section 2.1.1
-	maxReturns    = 3   // a worker that dies so often with an envelope counts as an attempt
+	maxDeaths     = 3   // workers that end with an envelope, so many, count as an attempt at it
 	settlePause   = 2 * time.Second
 )
 

@@ -59,7 +59,7 @@ func (w *poolWorker) release() {
 	for id, it := range w.leases {
 		delete(w.leases, id)
 		a.unlease(it)
-		if it.returns++; it.returns%maxReturns == 0 {
+		if it.deaths++; it.deaths%maxDeaths == 0 {
 			a.reclaim(it)
 			died = append(died, it)
 			continue
