@@ -164,14 +164,15 @@ func isEmbed(n ast.Node) bool {
 }
 
 // isTable says whether a value is filled where it is declared: a literal with
-// elements, or something compiled from text.
+// elements, something compiled from text, or a point in time.
 func isTable(value ast.Expr) bool {
 	switch v := value.(type) {
 	case *ast.CompositeLit:
 		return len(v.Elts) > 0
 	case *ast.CallExpr:
 		return isCall(v, "regexp", "MustCompile") || isCall(v, "strings", "NewReplacer") ||
-			isCall(v, "netip", "MustParsePrefix") || isCall(v, "netip", "MustParseAddr")
+			isCall(v, "netip", "MustParsePrefix") || isCall(v, "netip", "MustParseAddr") ||
+			isCall(v, "time", "Date") || isCall(v, "time", "Unix") || isCall(v, "time", "UnixMilli")
 	}
 	return false
 }

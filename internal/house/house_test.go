@@ -62,7 +62,7 @@ func rules() []struct {
 			[]string{
 				"package a\nvar ErrX = errors.New(\"x\")\nvar errY error\n", "package a\n//go:embed x\nvar files embed.FS\n",
 				"package a\nvar _ I = (*T)(nil)\n", "package a\nvar m = map[int]int{1: 2}\nfunc f() int { return m[1] }\n",
-				"package a\nvar re = regexp.MustCompile(`x`)\n", "package a\nfunc f() { var n int; n++ }\n",
+				"package a\nvar re = regexp.MustCompile(`x`)\n", "package a\nvar day = time.Unix(0, 0)\n", "package a\nfunc f() { var n int; n++ }\n",
 			}},
 	}
 }
