@@ -98,6 +98,15 @@ func TestRelayToPostfix(t *testing.T) {
 	if out := tabard(t, "queue", "ls", "-c", s.config); !strings.Contains(out, "<other@other.example>") {
 		t.Errorf("the message does not wait in the queue:\n%s", out)
 	}
+	if out := tabard(t, "queue", "retry", "all", "-c", s.config); out != "1 envelopes made due\n" {
+		t.Errorf("queue retry all: %s", out)
+	}
+	if out := tabard(t, "queue", "rm", "all", "-c", s.config); out != "1 envelopes removed\n" {
+		t.Errorf("queue rm all: %s", out)
+	}
+	if out := tabard(t, "queue", "ls", "--json", "-c", s.config); out != "[]\n" {
+		t.Errorf("the queue is not empty: %s", out)
+	}
 }
 
 // TestReceiveFromPostfix lets a real Postfix deliver to Tabard over TLS that it

@@ -65,7 +65,12 @@ func newQueue(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the mail that waits", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(),
 		g.queueEdit("retry", "Try envelopes now", "made due", queue.Admin.Retry),
-		g.queueEdit("rm", "Remove envelopes without a bounce", "removed", queue.Admin.Remove))
+		g.queueEdit("rm", "Remove envelopes without a bounce", "removed", func(q queue.Admin, ctx context.Context, id queue.MessageID, n int) (int, error) {
+			if id == 0 {
+				return removeAll(ctx, q)
+			}
+			return q.Remove(ctx, id, n)
+		}))
 	return cmd
 }
 
@@ -96,17 +101,9 @@ func (g *globals) queueList() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
-				all := []queue.Listed{}
-				for after := (queue.EnvelopeID{}); ; {
-					page, err := q.List(ctx, after, queuePage)
-					if err != nil {
-						return err
-					}
-					all = append(all, page...)
-					if len(page) < queuePage {
-						break
-					}
-					after = page[len(page)-1].Envelope.ID
+				all, err := listAll(ctx, q)
+				if err != nil {
+					return err
 				}
 				rows := make([][]string, 0, len(all))
 				for _, l := range all {
@@ -116,6 +113,37 @@ func (g *globals) queueList() *cobra.Command {
 			})
 		},
 	}
+}
+
+// listAll lists the whole queue. A page may be shorter than asked for, because
+// it is cut to what one answer carries; the last one is empty.
+func listAll(ctx context.Context, q queue.Admin) ([]queue.Listed, error) {
+	all := []queue.Listed{}
+	for after := (queue.EnvelopeID{}); ; {
+		page, err := q.List(ctx, after, queuePage)
+		if err != nil || len(page) == 0 {
+			return all, err
+		}
+		all = append(all, page...)
+		after = page[len(page)-1].Envelope.ID
+	}
+}
+
+// removeAll removes what is in the queue now, message by message.
+func removeAll(ctx context.Context, q queue.Admin) (int, error) {
+	all, err := listAll(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	total := 0
+	for _, l := range all {
+		n, err := q.Remove(ctx, l.Envelope.ID.Message, l.Envelope.ID.N)
+		if err != nil {
+			return total, err
+		}
+		total += n
+	}
+	return total, nil
 }
 
 func queueRow(l queue.Listed, now time.Time) []string {
