@@ -14,14 +14,15 @@ import (
 )
 
 // Delivery implements Local. The user's account is looked up again, so that a
-// changed row applies to mail that is queued already.
+// changed row applies to mail that is queued already. A missing action is a fault
+// of the configuration, and so temporary; a missing user is final.
 func (s *Service) Delivery(ctx context.Context, r DeliveryRequest) (Delivery, error) {
 	a, ok := s.actions[r.Action]
 	if !ok {
-		return gone("action %q is not configured any more", r.Action), nil
+		return Delivery{}, fmt.Errorf("action %q is not configured any more", r.Action)
 	}
 	if a.Method == config.MethodRelay {
-		return gone("action %q does not deliver locally any more", r.Action), nil
+		return Delivery{}, fmt.Errorf("action %q does not deliver locally any more", r.Action)
 	}
 	account, d, err := s.account(ctx, a, r.User)
 	if err != nil || d.Gone {
@@ -118,7 +119,7 @@ func (a *action) place(d *Delivery, v format.Values) (err error) {
 	d.Method = string(a.Method)
 	switch a.Method {
 	case config.MethodMaildir, config.MethodMbox:
-		d.Junk = a.Junk
+		d.Junk, d.Env = a.Junk, mdaEnv(v) // a tag chooses a folder
 		d.Path, err = a.path.Expand(format.Path, v)
 		if err == nil && !path.IsAbs(d.Path) {
 			err = fmt.Errorf("path %q is not absolute", d.Path)

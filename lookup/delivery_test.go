@@ -69,8 +69,8 @@ func TestDelivery(t *testing.T) {
 		{"root", req("home", "root", "root@x.example"), Delivery{}, "not delivered as root"},
 		{"user gone", req("home", "bob", "bob@x.example"), Delivery{Gone: true, Text: `user "bob" does not exist any more`}, ""},
 		{"no user", req("home", "", "bob@x.example"), Delivery{Gone: true, Text: "no such user"}, ""},
-		{"action gone", req("old", "alice", "alice@x.example"), Delivery{Gone: true, Text: `action "old" is not configured any more`}, ""},
-		{"action relays", req("out", "alice", "alice@x.example"), Delivery{Gone: true, Text: `action "out" does not deliver locally any more`}, ""},
+		{"action gone", req("old", "alice", "alice@x.example"), Delivery{}, "not configured any more"},
+		{"action relays", req("out", "alice", "alice@x.example"), Delivery{}, "does not deliver locally any more"},
 		{"broken row", req("home", "odd", "odd@x.example"), Delivery{}, "userinfo"},
 	}
 	for _, tt := range tests {
@@ -84,6 +84,9 @@ func TestDelivery(t *testing.T) {
 		if err != nil || !sameDelivery(got, tt.want) {
 			t.Errorf("%s: %+v, %v\nwant %+v", tt.name, got, err, tt.want)
 		}
+	}
+	if got, err := s.Delivery(t.Context(), req("home", "alice", "alice+lists@x.example")); err != nil || !slices.Contains(got.Env, "EXTENSION=lists") {
+		t.Errorf("the maildir's folder is not told: %+v, %v", got, err)
 	}
 	f.table("users").fail(errDown)
 	if got, err := s.Delivery(t.Context(), req("home", "alice", "alice@x.example")); err == nil || got.Gone {

@@ -14,7 +14,7 @@ import (
 // Bounds of one expansion.
 const (
 	maxDepth   = 10     // alias steps from the recipient to a target
-	maxTargets = 10_000 // final destinations
+	maxTargets = 8_000  // final destinations: what one answer carries
 	maxSteps   = 50_000 // addresses and users looked at
 )
 

@@ -158,7 +158,7 @@ func TestEdgesRefuse(t *testing.T) {
 	if infos, err := local.Actions(t.Context()); err != nil || len(infos) != 2 {
 		t.Errorf("Actions = %+v, %v", infos, err)
 	}
-	if d, err := local.Delivery(t.Context(), DeliveryRequest{Action: "nosuch"}); err != nil || !d.Gone {
+	if d, err := local.Delivery(t.Context(), DeliveryRequest{Action: "nosuch"}); err == nil || d.Gone {
 		t.Errorf("Delivery = %+v, %v", d, err)
 	}
 	if r, err := out.Route(t.Context(), RouteRequest{Action: "out", Domain: "d.example"}); err != nil || !r.Present || r.Helo != "client.example.org" {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"slices"
 	"sync"
+
+	"tabard/internal/rpc"
 )
 
 // Bounds of one transaction.
@@ -145,7 +147,33 @@ func (c *committer) commit(group []*commit) {
 		}
 		return
 	}
+	if errors.Is(err, rpc.ErrNoSpace) && len(group) > 1 {
+		c.commitApart(group)
+		return
+	}
 	for _, w := range group {
 		w.result <- err
+	}
+}
+
+// commitApart is for a full disk: what inserts nothing may still fit, and makes
+// room. It must not starve behind mail that cannot be taken.
+func (c *committer) commitApart(group []*commit) {
+	for _, inserts := range []bool{false, true} {
+		var changes []*Change
+		for _, w := range group {
+			if len(w.change.Insert) > 0 == inserts {
+				changes = append(changes, w.change)
+			}
+		}
+		if len(changes) == 0 {
+			continue
+		}
+		err := c.store.Apply(context.Background(), changes)
+		for _, w := range group {
+			if len(w.change.Insert) > 0 == inserts {
+				w.result <- err
+			}
+		}
 	}
 }

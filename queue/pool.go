@@ -134,12 +134,15 @@ func (a *active) job(d *destination) []*item {
 
 // weight is about what a job takes on the wire.
 func weight(job []*item) int {
-	n := 0
-	if size := job[0].msg.Size; size <= InlineBody {
-		n = int(size)
+	m := &job[0].msg.Message
+	n := len(m.Sender) + len(m.EnvID) + len(m.Helo) + len(m.Session) + len(m.Remote) + len(m.User)
+	if m.Size <= InlineBody {
+		n += int(m.Size)
+	} else {
+		n += InlineBody // it does not travel along, but is read and verified first
 	}
 	for _, it := range job {
-		n += 200 + len(it.env.Address) + len(it.env.Recipient) + len(it.env.ORCPT) + len(it.env.LastError)
+		n += 200 + len(it.env.Address) + len(it.env.Recipient) + len(it.env.ORCPT) + len(it.env.LastError) + len(it.env.User)
 	}
 	return n
 }

@@ -153,7 +153,7 @@ func (s *session) rcpt(tx *transaction, to string, opts *smtp.RcptOptions) *smtp
 }
 
 // maxEnvelopes bounds what aliases can make of one message's recipients.
-func (c *Config) maxEnvelopes() int { return 10*c.MaxRcpt + 1000 }
+func (c *Config) maxEnvelopes() int { return min(10*c.MaxRcpt+1000, queue.MaxRecipients) }
 
 // add makes envelopes of targets. A target that is there already, with the same
 // DSN parameters, gets one copy.

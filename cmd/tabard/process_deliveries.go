@@ -58,7 +58,7 @@ type deliverInit struct {
 }
 
 // deliverIdle is how long a deliver process waits for more mail of its user.
-const deliverIdle = time.Minute
+const deliverIdle = 20 * time.Second
 
 func runDeliver(ctx context.Context, c *privsep.Child) error {
 	var in deliverInit

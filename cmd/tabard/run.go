@@ -172,7 +172,7 @@ func (d *daemon) edges() []privsep.Edge {
 }
 
 // onQueueRequest starts a deliver process for a user who has mail.
-func (d *daemon) onQueueRequest(_ context.Context, r privsep.Request) (any, error) {
+func (d *daemon) onQueueRequest(ctx context.Context, r privsep.Request) (any, error) {
 	if r.Kind != askDeliver {
 		return nil, fmt.Errorf("unknown request %q", r.Kind)
 	}
@@ -185,11 +185,37 @@ func (d *daemon) onQueueRequest(_ context.Context, r privsep.Request) (any, erro
 		return nil, err
 	}
 	spec := privsep.Spec{Name: deliverName(as.UID), Init: deliverInit{d.common()}, Credential: cred, SetuidPrograms: true}
-	err = d.sup.Spawn(spec, privsep.Edge{Name: edgeDeliver, From: spec.Name, To: procQueue})
-	if errors.Is(err, privsep.ErrRunning) {
-		return nil, nil // it is about to take the work, or about to end and be asked for again
+	return nil, d.spawnDeliver(ctx, spec)
+}
+
+// Bounds of deliver processes.
+const (
+	maxDelivers = 100                   // at once
+	endingPoll  = 20 * time.Millisecond // how often a process that is ending is looked at
+	endingWait  = 5 * time.Second       // how long it is waited for
+)
+
+// spawnDeliver starts a deliver process. When the last one for the user is just
+// ending (the queue may see that before the supervisor), it waits for the end.
+func (d *daemon) spawnDeliver(ctx context.Context, spec privsep.Spec) error {
+	ctx, cancel := context.WithTimeout(ctx, endingWait)
+	defer cancel()
+	tick := time.NewTicker(endingPoll)
+	defer tick.Stop()
+	for {
+		if n := len(d.sup.Status().Processes); n >= maxDelivers {
+			return fmt.Errorf("%d processes run already", n)
+		}
+		err := d.sup.Spawn(spec, privsep.Edge{Name: edgeDeliver, From: spec.Name, To: procQueue})
+		if !errors.Is(err, privsep.ErrRunning) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil // it lives, and is about to take the work
+		}
 	}
-	return nil, err
 }
 
 // deliverCredential says who a deliver process becomes. Without root there is
@@ -207,6 +233,11 @@ func (d *daemon) deliverCredential(as deliverAs) (*privsep.Credential, error) {
 		return nil, errors.New("root gets no mail of its own: give it an alias")
 	case as.UID < 0 || as.GID < 0:
 		return nil, fmt.Errorf("no such user id %d, group id %d", as.UID, as.GID)
+	}
+	for name, id := range d.ids {
+		if name != procDeliver && id.cred != nil && id.cred.UID == as.UID {
+			return nil, fmt.Errorf("user id %d is that of process %s and gets no mail", as.UID, name)
+		}
 	}
 	return &privsep.Credential{UID: as.UID, GID: as.GID}, nil
 }

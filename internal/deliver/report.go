@@ -2,9 +2,11 @@ package deliver
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"time"
 
+	"tabard/internal/rpc"
 	"tabard/queue"
 )
 
@@ -70,7 +72,9 @@ func (r *reporter) loop() {
 	}
 }
 
-// report tries again for a while: a result that is lost makes a duplicate.
+// report tries again for a while: a result that is lost makes a duplicate. An
+// error of the queue itself is no reason: it has taken the results over and goes
+// on storing them (or never leased them), and the next ones are welcome.
 func (r *reporter) report(batch []queue.Result) (err error) {
 	for try := range reportTries {
 		if try > 0 {
@@ -80,6 +84,11 @@ func (r *reporter) report(batch []queue.Result) (err error) {
 		err = r.worker.Done(ctx, batch)
 		cancel()
 		if err == nil {
+			return nil
+		}
+		var answer *rpc.RemoteError
+		if errors.As(err, &answer) && !errors.Is(err, context.DeadlineExceeded) {
+			r.log.Error("mda results not stored yet", "results", len(batch), "error", err)
 			return nil
 		}
 	}
