@@ -5,11 +5,13 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -170,9 +172,38 @@ refused and left alone.`,
 					return err
 				}
 			}
-			return migrate(cmd, "queue", newQueueConfig(cfg, "").Path, migrations.Queue)
+			path := newQueueConfig(cfg, "").Path
+			ids, err := identities(cfg)
+			if err != nil {
+				return err
+			}
+			if err := spool(path, ids[procQueue]); err != nil {
+				return withCode(exCantCreat, err)
+			}
+			return migrate(cmd, "queue", path, migrations.Queue)
 		},
 	}
+}
+
+// createFor makes an empty file unless there is one. What root makes belongs to the
+// owner of its directory, who is the one that runs on it later.
+func createFor(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	dir, err := os.Stat(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	if owner, ok := dir.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
+		return f.Chown(int(owner.Uid), int(owner.Gid))
+	}
+	return nil
 }
 
 func migrate(cmd *cobra.Command, what, path string, schema migrations.Schema) error {
@@ -182,11 +213,9 @@ func migrate(cmd *cobra.Command, what, path string, schema migrations.Schema) er
 		return withCode(exCantCreat, err)
 	}
 	// The database may hold keys: made here, it is nobody else's to read.
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
+	if err := createFor(path); err != nil {
 		return withCode(exCantCreat, err)
 	}
-	_ = f.Close()
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)")
 	if err != nil {
 		return withCode(exCantCreat, err)

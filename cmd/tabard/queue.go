@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -49,14 +50,14 @@ func newStatus(g *globals) *cobra.Command {
 func (g *globals) printStatus(cmd *cobra.Command, st privsep.Status) error {
 	var rows [][]string
 	for _, p := range st.Processes {
-		layers := ""
+		var layers []string
 		for _, l := range p.Layers {
-			if layers += l.Name; !l.Held {
-				layers += "(no)"
+			if !l.Held {
+				l.Name += " (no)"
 			}
-			layers += " "
+			layers = append(layers, l.Name)
 		}
-		rows = append(rows, []string{p.Name, strconv.Itoa(p.PID), string(p.State), time.Since(p.Since).Round(time.Second).String(), strconv.Itoa(p.Restarts), dash(layers)})
+		rows = append(rows, []string{p.Name, strconv.Itoa(p.PID), string(p.State), time.Since(p.Since).Round(time.Second).String(), strconv.Itoa(p.Restarts), dash(strings.Join(layers, ", "))})
 	}
 	return g.printList(cmd, st, []string{"PROCESS", "PID", "STATE", "UPTIME", "RESTARTS", "CONFINED BY"}, rows)
 }

@@ -76,8 +76,10 @@ func (q *quickstart) start(cmd *cobra.Command, dir string) error {
 	if err != nil {
 		return err
 	}
-	if !made && cmd.Flags().Changed("smtp") {
-		return exitf(exUsage, "%s is there already: its addresses count, change them there", path)
+	for _, name := range []string{"smtp", "smtps", "submission"} {
+		if !made && cmd.Flags().Changed(name) {
+			return exitf(exUsage, "--%s: %s is there already: its addresses count, change them there", name, path)
+		}
 	}
 	if err := q.provision(cmd.Context()); err != nil {
 		return withCode(exCantCreat, err)
