@@ -25,7 +25,7 @@ func TestQuickstart(t *testing.T) {
 		if c.Tables[0].Source != dir+"/mail.db" || c.Queue.Source != dir+"/queue.db" || c.Control != dir+"/tabard.sock" {
 			t.Errorf("%s: paths %q %q %q", dir, c.Tables[0].Source, c.Queue.Source, c.Control)
 		}
-		if want := strings.ReplaceAll(dir, "%", "%%") + "/mail/%{dest.domain}/%{dest.user}"; c.Actions[0].Path != want {
+		if want := strings.ReplaceAll(dir, "%", "%%") + "/mail/%{dest.domain}/%{dest.user:lowercase|strip}"; c.Actions[0].Path != want {
 			t.Errorf("%s: maildir %q, want %q", dir, c.Actions[0].Path, want)
 		}
 		if l := c.Listeners[1]; l.Host != "::1" || l.Port != "2465" || l.TLS != TLSImplicit || l.PKITables[0] != "mail" {
