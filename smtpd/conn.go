@@ -53,6 +53,7 @@ type conn struct {
 	challenge bool   // a SASL challenge is out: the next line is its response
 	swallow   bool   // drop the next reply: it answers a command that we made up
 	errors    int    // commands refused since the last accepted message
+	overshot  int    // recipients above the limit since then
 
 	phase  phase
 	before time.Time // deadline of the phase

@@ -76,6 +76,33 @@ func TestMaxRcpt(t *testing.T) {
 	}
 }
 
+// TestRcptOvershoot: a client that pipelines more recipients than a message may
+// have gets it through to those that were taken; one that never ends does not.
+func TestRcptOvershoot(t *testing.T) {
+	r := start(t, onConfig(func(c *Config) { c.MaxRcpt, c.MaxErrors = 3, 2 }))
+	c := r.hello()
+	for range 2 {
+		c.envelope()
+		c.do("RCPT TO:<c@example.org>", "250")
+		c.do("RCPT TO:<d@example.org>", "250")
+		for range 3 {
+			c.do("RCPT TO:<e@example.org>", "452 4.5.3")
+		}
+		c.do("DATA", "354")
+		c.do("x\r\n.", "250")
+	}
+	c.envelope()
+	c.do("RCPT TO:<c@example.org>", "250")
+	c.do("RCPT TO:<d@example.org>", "250")
+	for range 4 {
+		c.do("RCPT TO:<e@example.org>", "452 4.5.3")
+	}
+	c.write("RCPT TO:<e@example.org>\r\n")
+	c.expect("452 4.5.3")
+	c.expect("421 4.7.0 Too many errors")
+	c.gone()
+}
+
 // TestExpansionBound: aliases cannot make an unbounded message of a bounded one.
 func TestExpansionBound(t *testing.T) {
 	many := make([]lookup.Target, 1011)

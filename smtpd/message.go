@@ -156,7 +156,7 @@ func (m *incoming) finish() *smtp.SMTPError {
 		return m.s.notStored(err)
 	}
 	m.s.mails++
-	m.s.c.errors = 0
+	m.s.c.errors, m.s.c.overshot = 0, 0
 	m.log(sub)
 	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: m.idText + " Message accepted for delivery"}
 }

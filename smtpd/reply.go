@@ -11,6 +11,12 @@ import (
 	"tabard/internal/address"
 )
 
+// tooManyRcpt is how go-smtp begins the refusal of a recipient above the limit. It
+// is not the client's error: RFC 5321 section 4.5.3.1.10 has it send the message to
+// those that were taken. As many as the limit allows are forgiven, so that a client
+// that pipelines a long list gets its message through.
+const tooManyRcpt = "452 4.5.3 "
+
 const maxReplyText = 400 // bytes; RFC 5321 section 4.5.3.1.5 allows 512 for the line
 
 // refuse makes a reply that go-smtp sends as it is.
@@ -171,6 +177,10 @@ func (c *conn) replied(line string) {
 		c.event("smtp failed-command", slog.String("command", c.loggable()), slog.String("result", line))
 	} else {
 		c.event("smtp bad-input", slog.String("result", line))
+	}
+	if strings.HasPrefix(line, tooManyRcpt) && c.overshot < c.srv.cfg.MaxRcpt {
+		c.overshot++
+		return
 	}
 	if c.errors++; c.errors >= c.srv.cfg.MaxErrors && !closing {
 		c.hangup("too many errors")
