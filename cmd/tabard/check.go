@@ -173,12 +173,15 @@ refused and left alone.`,
 				}
 			}
 			path := newQueueConfig(cfg, "").Path
-			ids, err := identities(cfg)
-			if err != nil {
-				return err
-			}
-			if err := spool(path, ids[procQueue]); err != nil {
-				return withCode(exCantCreat, err)
+			// Users are needed only where there is a directory to give to one.
+			if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
+				ids, err := identities(cfg)
+				if err != nil {
+					return err
+				}
+				if err := spool(path, ids[procQueue]); err != nil {
+					return withCode(exCantCreat, err)
+				}
 			}
 			return migrate(cmd, "queue", path, migrations.Queue)
 		},
