@@ -118,8 +118,23 @@ type Change struct {
 
 // Watcher is implemented by backends that learn of changes at their source.
 type Watcher interface {
-	// Watch calls changed for each change until ctx ends. It returns an error
-	// when notifications may have been lost; the caller then treats the whole
-	// table as changed and watches anew.
+	// Watch calls changed for each change until ctx ends. Its first call, with
+	// the zero Change, says that the watch is in force: from then on no change
+	// goes unnoticed. It returns an error when notifications may have been lost;
+	// the caller then treats the whole table as changed and watches anew.
+	// ErrUnsupported means that this source never tells: answers can only be
+	// believed for a while. changed is quick and may be called concurrently.
 	Watch(ctx context.Context, changed func(Change)) error
+}
+
+// Authenticator is implemented by backends that judge passwords themselves
+// (service auth): a bind to a directory, a program, a query.
+type Authenticator interface {
+	// Authenticates reports whether this table is set up to judge passwords.
+	// When it is not, credentials are looked up instead. A program is only known
+	// once it runs: an error is temporary.
+	Authenticates(ctx context.Context) (bool, error)
+	// Authenticate reports whether password is the user's. Unknown users and
+	// wrong passwords are false; every error is temporary.
+	Authenticate(ctx context.Context, user, password string) (bool, error)
 }
