@@ -19,7 +19,7 @@ import (
 	"github.com/pressly/goose/v3/database"
 )
 
-//go:embed sqlite
+//go:embed sqlite postgres
 var files embed.FS
 
 // Schema names one set of tables. Several schemas may live in one database:
@@ -32,8 +32,11 @@ const (
 	Queue     Schema = "queue"     // messages and envelopes
 )
 
-// SQLite is the dialect of modernc.org/sqlite.
-const SQLite = "sqlite"
+// The dialects, and with them the drivers that a database was opened with.
+const (
+	SQLite   = "sqlite"   // modernc.org/sqlite
+	Postgres = "postgres" // pgx; see OpenPostgres
+)
 
 // ErrNewer means that a database was migrated by a newer program than this
 // one. Nothing is changed: going back is refused.
@@ -112,8 +115,11 @@ func provider(db *sql.DB, dialect string, s Schema) (*goose.Provider, error) {
 	if err != nil {
 		return nil, err
 	}
-	p, err := goose.NewProvider(database.DialectCustom, db, dir,
-		goose.WithStore(st), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger()))
+	opts := []goose.ProviderOption{goose.WithStore(st), goose.WithDisableGlobalRegistry(true), goose.WithLogger(goose.NopLogger())}
+	if dialect == Postgres {
+		opts = append(opts, goose.WithSessionLocker(advisoryLock(st.Tablename())))
+	}
+	p, err := goose.NewProvider(database.DialectCustom, db, dir, opts...)
 	if err != nil {
 		return nil, fmt.Errorf("schema %s for %s: %w", s, dialect, err)
 	}

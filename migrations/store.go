@@ -16,14 +16,24 @@ import (
 // transaction leaves no trace.
 type store struct {
 	database.Store
+	exists string // a query with the table's name as parameter
 }
 
 func newStore(dialect string, s Schema) (store, error) {
-	if dialect != SQLite {
+	var goose database.Dialect
+	var exists string
+	switch dialect {
+	case SQLite:
+		goose = database.DialectSQLite3
+		exists = "SELECT count(*) > 0 FROM sqlite_master WHERE type = 'table' AND name = ?"
+	case Postgres:
+		goose = database.DialectPostgres
+		exists = "SELECT to_regclass($1) IS NOT NULL" // by the search path
+	default:
 		return store{}, fmt.Errorf("no migrations for dialect %q", dialect)
 	}
-	st, err := database.NewStore(database.DialectSQLite3, tableName(s))
-	return store{st}, err
+	st, err := database.NewStore(goose, tableName(s))
+	return store{st, exists}, err
 }
 
 func tableName(s Schema) string { return "tabard_" + string(s) + "_version" }
@@ -39,17 +49,9 @@ func (s store) CreateVersionTable(ctx context.Context, db database.DBTxConn) err
 
 // TableExists keeps goose from probing with a query that fails.
 func (s store) TableExists(ctx context.Context, db database.DBTxConn) (bool, error) {
-	return tableExists(ctx, db, s.Tablename())
-}
-
-type querier interface {
-	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
-}
-
-func tableExists(ctx context.Context, db querier, name string) (bool, error) {
-	var n int
-	err := db.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?", name).Scan(&n)
-	return n > 0, err
+	var ok bool
+	err := db.QueryRowContext(ctx, s.exists, s.Tablename()).Scan(&ok)
+	return ok, err
 }
 
 // version reads the schema's version; a database without version table has 0.
@@ -58,7 +60,7 @@ func version(ctx context.Context, db *sql.DB, dialect string, s Schema) (int64, 
 	if err != nil {
 		return 0, err
 	}
-	ok, err := tableExists(ctx, db, tableName(s))
+	ok, err := st.TableExists(ctx, db)
 	if err != nil || !ok {
 		return 0, err
 	}
@@ -72,6 +74,9 @@ func version(ctx context.Context, db *sql.DB, dialect string, s Schema) (int64, 
 // isBusy reports whether another connection holds the database or changed it
 // under a transaction.
 func isBusy(err error) bool {
+	if isPostgresBusy(err) {
+		return true
+	}
 	var e *sqlite.Error
 	if !errors.As(err, &e) {
 		return false
