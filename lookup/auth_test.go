@@ -11,8 +11,8 @@ import (
 )
 
 const authConf = `
-table users sqlite:/mem/users
-table rights sqlite:/mem/rights
+table users sqlite:/mem/users cache off
+table rights sqlite:/mem/rights cache off
 table certs sqlite:/mem/certs
 listen on 127.0.0.1 port 587 tls pki <certs> auth <users> senders <rights>
 listen on 127.0.0.1 port 25

@@ -88,7 +88,7 @@ func TestCheckClean(t *testing.T) {
 
 // A table that cannot be opened at start is a temporary error until it can.
 func TestReopen(t *testing.T) {
-	cfg, err := config.Parse("test.conf", []byte("table t sqlite:/mem/t\naction \"out\" relay\nmatch from any for domain <t> action \"out\"\n"), config.Options{})
+	cfg, err := config.Parse("test.conf", []byte("table t sqlite:/mem/t cache off\naction \"out\" relay\nmatch from any for domain <t> action \"out\"\n"), config.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,11 @@ import (
 // changed row applies to mail that is queued already. A missing action is a fault
 // of the configuration, and so temporary; a missing user is final.
 func (s *Service) Delivery(ctx context.Context, r DeliveryRequest) (Delivery, error) {
+	return sure(ctx, func(d Delivery) bool { return d.Gone },
+		func(ctx context.Context) (Delivery, error) { return s.delivery(ctx, r) })
+}
+
+func (s *Service) delivery(ctx context.Context, r DeliveryRequest) (Delivery, error) {
 	a, ok := s.actions[r.Action]
 	if !ok {
 		return Delivery{}, fmt.Errorf("action %q is not configured any more", r.Action)

@@ -10,7 +10,7 @@ import (
 )
 
 const deliveryConf = `
-table users sqlite:/mem/users
+table users sqlite:/mem/users cache off
 mda wrapper nice "nice -n 10 %{mda}"
 action "home" maildir userbase <users>
 action "tree" maildir "/mail/%{dest.domain}/%{dest.user:strip|lowercase}" junk userbase <users>

@@ -16,13 +16,35 @@ import (
 
 // memory is a table whose rows a test changes, and that fails when told to.
 type memory struct {
-	mu   sync.Mutex
-	rows map[table.Service]map[string]table.Row
-	err  error
-	asks int
+	mu      sync.Mutex
+	rows    map[table.Service]map[string]table.Row
+	err     error
+	asks    int
+	changed func(table.Change) // nil: nobody watches
+	watched chan struct{}      // closed when somebody does
 }
 
-func newMemory() *memory { return &memory{rows: make(map[table.Service]map[string]table.Row)} }
+func newMemory() *memory {
+	return &memory{rows: make(map[table.Service]map[string]table.Row), watched: make(chan struct{})}
+}
+
+// Watch tells every change before the call that made it returns.
+func (m *memory) Watch(ctx context.Context, changed func(table.Change)) error {
+	changed(table.Change{})
+	m.mu.Lock()
+	m.changed = changed
+	m.mu.Unlock()
+	close(m.watched)
+	<-ctx.Done()
+	return nil
+}
+
+// tell says that a key changed; m.mu is held.
+func (m *memory) tell(s table.Service, key string) {
+	if m.changed != nil {
+		m.changed(table.Change{Service: s, Key: key})
+	}
+}
 
 func (m *memory) set(s table.Service, key string, row ...string) {
 	m.mu.Lock()
@@ -31,18 +53,21 @@ func (m *memory) set(s table.Service, key string, row ...string) {
 		m.rows[s] = make(map[string]table.Row)
 	}
 	m.rows[s][key] = row
+	m.tell(s, key)
 }
 
 func (m *memory) remove(s table.Service, key string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.rows[s], key)
+	m.tell(s, key)
 }
 
 func (m *memory) fail(err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.err = err
+	m.tell(0, "") // as when a connection is lost
 }
 
 func (m *memory) asked() int {
@@ -128,6 +153,11 @@ func (f *fixture) service(text string) *Service {
 	})
 	if err != nil {
 		f.t.Fatal(err)
+	}
+	for _, decl := range cfg.Tables {
+		if m := f.mem[strings.TrimPrefix(decl.Source, "/mem/")]; m != nil && !decl.Cache.Off {
+			<-m.watched
+		}
 	}
 	f.t.Cleanup(func() {
 		if err := s.Close(); err != nil {

@@ -44,7 +44,9 @@ func (s *Service) Recipient(ctx context.Context, r RecipientRequest) (RecipientR
 	if len(r.Sender) > maxAddress || len(r.Recipient) > maxAddress {
 		return RecipientReply{Code: 553, Enhanced: "5.1.3", Text: "Invalid recipient: address too long"}, nil
 	}
-	return s.expand(ctx, &expansion{session: &r.Session, sender: r.Sender}, r.Recipient)
+	return sure(ctx, refuses, func(ctx context.Context) (RecipientReply, error) {
+		return s.expand(ctx, &expansion{session: &r.Session, sender: r.Sender}, r.Recipient)
+	})
 }
 
 // Bounce implements Local.
@@ -52,7 +54,9 @@ func (s *Service) Bounce(ctx context.Context, recipient string) (RecipientReply,
 	if len(recipient) > maxAddress {
 		return RecipientReply{Code: 553, Enhanced: "5.1.3", Text: "Invalid recipient: address too long"}, nil
 	}
-	return s.expand(ctx, &expansion{session: &Session{Listener: -1}, internal: true}, recipient)
+	return sure(ctx, refuses, func(ctx context.Context) (RecipientReply, error) {
+		return s.expand(ctx, &expansion{session: &Session{Listener: -1}, internal: true}, recipient)
+	})
 }
 
 // expand runs an expansion from its first address and makes the reply.

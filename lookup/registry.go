@@ -5,15 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync"
 	"time"
 
 	"tabard/internal/config"
 	"tabard/table"
+	"tabard/table/cache"
 )
-
-// reopenAfter is the shortest time between two attempts to open a table.
-const reopenAfter = time.Second
 
 // registry holds every table by name, the built-in ones included.
 type registry struct {
@@ -29,13 +26,28 @@ func openTables(ctx context.Context, o Options, hostname string, log *slog.Logge
 		if _, taken := r.byName[config.TableRef(t.Name)]; taken {
 			return nil, errors.Join(fmt.Errorf("%s: table %s is declared twice or built in", t.Pos, t.Name), r.close())
 		}
-		b := &reopening{decl: t, open: o.Open, log: log, clock: time.Now}
-		if _, err := b.get(ctx); err != nil {
-			log.Warn("table cannot be opened; its questions are temporary errors until it can", "table", t.Name, "error", err)
+		b, err := openTable(ctx, t, o, log)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: table %s: %w", t.Pos, t.Name, err), r.close())
 		}
 		r.byName[config.TableRef(t.Name)] = table.New(t.Name, b, o.Timeout)
 	}
 	return r, nil
+}
+
+// openTable opens a declared table, with a cache in front of what is not in
+// memory anyway.
+func openTable(ctx context.Context, t config.Table, o Options, log *slog.Logger) (table.Backend, error) {
+	b := &reopening{decl: t, open: o.Open, log: log, clock: time.Now}
+	if _, err := b.get(ctx); err != nil {
+		log.Warn("table cannot be opened; its questions are temporary errors until it can", "table", t.Name, "error", err)
+	}
+	if t.Kind == "static" || t.Kind == "file" || t.Cache.Off {
+		return b, nil
+	}
+	return cache.New(b, cache.Options{
+		Name: t.Name, TTL: t.Cache.TTL, StaleTTL: t.Cache.StaleTTL, Size: t.Cache.Size, Timeout: o.Timeout, Log: log, Clock: o.Clock,
+	})
 }
 
 // get returns a table that the configuration names.
@@ -54,110 +66,3 @@ func (r *registry) close() error {
 	}
 	return errors.Join(errs...)
 }
-
-// reopening is a backend that is opened when it can be. Until then its answers
-// are errors.
-type reopening struct {
-	decl  config.Table
-	open  func(context.Context, config.Table) (table.Backend, error)
-	log   *slog.Logger
-	clock func() time.Time
-
-	mu      sync.Mutex
-	backend table.Backend
-	tried   time.Time
-	err     error
-	closed  bool
-}
-
-// get returns the backend, trying to open it unless that failed just now.
-func (r *reopening) get(ctx context.Context) (table.Backend, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.closed:
-		return nil, errors.New("closed")
-	case r.backend != nil:
-		return r.backend, nil
-	case r.err != nil && r.clock().Sub(r.tried) < reopenAfter:
-		return nil, r.err
-	}
-	b, err := r.open(ctx, r.decl)
-	if err != nil {
-		r.err, r.tried = fmt.Errorf("open: %w", err), r.clock()
-		return nil, r.err
-	}
-	if r.err != nil {
-		r.log.Info("table opened", "table", r.decl.Name)
-	}
-	r.backend, r.err = b, nil
-	return b, nil
-}
-
-// Lookup implements table.Backend.
-func (r *reopening) Lookup(ctx context.Context, s table.Service, key string) (table.Row, error) {
-	b, err := r.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return b.Lookup(ctx, s, key)
-}
-
-// Check implements table.Backend.
-func (r *reopening) Check(ctx context.Context, s table.Service, key string) (bool, error) {
-	b, err := r.get(ctx)
-	if err != nil {
-		return false, err
-	}
-	return b.Check(ctx, s, key)
-}
-
-// Fetch implements table.Backend.
-func (r *reopening) Fetch(ctx context.Context, s table.Service) ([]table.Row, error) {
-	b, err := r.get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return b.Fetch(ctx, s)
-}
-
-// Ping implements table.Pinger.
-func (r *reopening) Ping(ctx context.Context) error {
-	b, err := r.get(ctx)
-	if err != nil {
-		return err
-	}
-	if p, ok := b.(table.Pinger); ok {
-		return p.Ping(ctx)
-	}
-	return nil
-}
-
-// Validate implements table.Validator.
-func (r *reopening) Validate(ctx context.Context, s table.Service) error {
-	b, err := r.get(ctx)
-	if err != nil {
-		return err
-	}
-	if v, ok := b.(table.Validator); ok {
-		return v.Validate(ctx, s)
-	}
-	return nil
-}
-
-// Close implements table.Backend.
-func (r *reopening) Close() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.closed = true
-	if r.backend == nil {
-		return nil
-	}
-	return r.backend.Close()
-}
-
-var (
-	_ table.Backend   = (*reopening)(nil)
-	_ table.Pinger    = (*reopening)(nil)
-	_ table.Validator = (*reopening)(nil)
-)

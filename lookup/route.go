@@ -40,7 +40,11 @@ func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
 			route.BackupMX = s.hostname
 		}
 	}
-	if route.Hosts, err = s.routeHosts(ctx, a, r); err != nil {
+	// Without a row the destination's MXs apply, which may bounce: as final as a
+	// refusal.
+	route.Hosts, err = sure(ctx, func(hosts []RelayURL) bool { return len(hosts) == 0 },
+		func(ctx context.Context) ([]RelayURL, error) { return s.routeHosts(ctx, a, r) })
+	if err != nil {
 		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
 	}
 	if err := s.routeSource(ctx, a, &route); err != nil {

@@ -90,6 +90,14 @@ type Unsupported struct {
 	What string
 }
 
+// TableCache says how long the answers of a table are believed.
+type TableCache struct {
+	Off      bool
+	TTL      time.Duration // 0: until a change is told, or for a short time where none is
+	StaleTTL time.Duration // while the source is down; 0: the default; negative: not at all
+	Size     int64         // bytes; 0: the default
+}
+
 // Table is a declared table.
 type Table struct {
 	Pos    Pos
@@ -98,7 +106,8 @@ type Table struct {
 	Source string   // path, URL or program with arguments; empty for static
 	List   []string // entries of an inline list, in order
 	Map    []KeyVal // entries of an inline mapping, in order; List and Map are exclusive
-	Params []KeyVal // Tabard's table options, such as cache and ttl
+	Params []KeyVal // Tabard's other table options
+	Cache  TableCache
 }
 
 // KeyVal is one key with its value.

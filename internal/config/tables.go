@@ -71,28 +71,47 @@ func (p *parser) addTable(t Table, info *tableInfo) {
 	p.cfg.Tables = append(p.cfg.Tables, t)
 }
 
-// tableOptions are Tabard's own; the values are kept as text in Table.Params.
+// tableOptions are Tabard's own.
 func tableOptions() []option[Table] {
 	return []option[Table]{
-		{word: "cache", parse: func(p *parser, t *Table) *Error {
-			if p.accept("off") {
-				t.Params = append(t.Params, KeyVal{"cache", "off"})
-				return nil
+		{word: "cache", parse: tableCache},
+		{word: "stale-ttl", parse: func(p *parser, t *Table) *Error {
+			d, err := p.delay(0)
+			if t.Cache.StaleTTL = d; d == 0 {
+				t.Cache.StaleTTL = -1
 			}
-			if !p.accept("ttl") {
-				return p.unexpected("off", "ttl")
-			}
-			return tableDelay(p, t, "ttl", time.Second)
+			return err
 		}},
-		{word: "stale-ttl", parse: func(p *parser, t *Table) *Error { return tableDelay(p, t, "stale-ttl", 0) }},
 	}
 }
 
-func tableDelay(p *parser, t *Table, key string, min time.Duration) *Error {
-	d, err := p.delay(min)
-	t.Params = append(t.Params, KeyVal{key, d.String()})
+// tableCache reads `cache off` or `cache [ttl DELAY] [size SIZE]`.
+func tableCache(p *parser, t *Table) (err *Error) {
+	if p.accept("off") {
+		t.Cache.Off = true
+		return nil
+	}
+	begin := p.tok
+	for err == nil {
+		switch {
+		case t.Cache.TTL == 0 && p.accept("ttl"):
+			t.Cache.TTL, err = p.delay(time.Second)
+		case t.Cache.Size == 0 && p.accept("size"):
+			pos := p.tok.pos
+			if t.Cache.Size, err = p.size(); err == nil && t.Cache.Size < minCache {
+				err = errorAt(pos, "a cache of %d bytes is too small; expected at least %d", t.Cache.Size, minCache)
+			}
+		case p.tok == begin:
+			return p.unexpected("off", "ttl", "size")
+		default:
+			return nil
+		}
+	}
 	return err
 }
+
+// minCache is the smallest cache of a table, in bytes.
+const minCache = 64 << 10
 
 // tableSource reads where a table's rows are.
 func (p *parser) tableSource(t *Table) *Error {

@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"testing"
+	"time"
+)
 
 func TestTables(t *testing.T) {
 	tests := []struct {
@@ -29,8 +32,9 @@ func TestTables(t *testing.T) {
 		{"socketmap:inet:127.0.0.1:90:name", Table{Kind: "socketmap", Source: "inet:127.0.0.1:90:name"}},
 		{"redis:/a.conf", Table{Kind: "redis", Source: "/a.conf"}},
 		{"getpwnam", Table{Kind: "getpwnam"}},
-		{"sqlite:/a cache off", Table{Kind: "sqlite", Source: "/a", Params: []KeyVal{{"cache", "off"}}}},
-		{"sqlite:/a stale-ttl 0s cache ttl 5m", Table{Kind: "sqlite", Source: "/a", Params: []KeyVal{{"stale-ttl", "0s"}, {"ttl", "5m0s"}}}},
+		{"sqlite:/a cache off", Table{Kind: "sqlite", Source: "/a", Cache: TableCache{Off: true}}},
+		{"sqlite:/a stale-ttl 0s cache ttl 5m", Table{Kind: "sqlite", Source: "/a", Cache: TableCache{TTL: 5 * time.Minute, StaleTTL: -1}}},
+		{"sqlite:/a cache size 8M ttl 1s stale-ttl 4h", Table{Kind: "sqlite", Source: "/a", Cache: TableCache{TTL: time.Second, Size: 8 << 20, StaleTTL: 4 * time.Hour}}},
 	}
 	for _, tt := range tests {
 		c := parse(t, "table x "+tt.text)

@@ -25,7 +25,6 @@ func tableGaps() []gap[Table] {
 		{"table programs", func(t *Table) bool {
 			return !slices.Contains(append(kinds, "postgres", "ldap", "socketmap", "db"), t.Kind)
 		}},
-		{"the table options cache and stale-ttl", func(t *Table) bool { return len(t.Params) > 0 }},
 	}
 }
 

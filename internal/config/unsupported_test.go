@@ -38,7 +38,6 @@ func TestUnsupported(t *testing.T) {
 		{"table x db:/x", "db tables", 1},
 		{"table x proc:/x", "table programs", 1},
 		{"\ntable x redis:/x", "table programs", 2},
-		{"table x sqlite:/x cache off", "the table options cache and stale-ttl", 1},
 		{"pki * cert /c key /k dhe auto", "pki dhe auto and legacy (only ECDHE is offered)", 1},
 		{certs + "listen on lo smtps pki * auth", "auth without a table (system accounts)", 3},
 		{certs + "listen on lo smtps verify pki *", "client certificates on listeners (verify, cert-auth)", 3},

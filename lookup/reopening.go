@@ -1,0 +1,136 @@
+package lookup
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"tabard/internal/config"
+	"tabard/table"
+)
+
+// reopenAfter is the shortest time between two attempts to open a table.
+const reopenAfter = time.Second
+
+// reopening is a backend that is opened when it can be. Until then its answers
+// are errors.
+type reopening struct {
+	decl  config.Table
+	open  func(context.Context, config.Table) (table.Backend, error)
+	log   *slog.Logger
+	clock func() time.Time
+
+	mu      sync.Mutex
+	backend table.Backend
+	tried   time.Time
+	err     error
+	closed  bool
+}
+
+// get returns the backend, trying to open it unless that failed just now.
+func (r *reopening) get(ctx context.Context) (table.Backend, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.closed:
+		return nil, errors.New("closed")
+	case r.backend != nil:
+		return r.backend, nil
+	case r.err != nil && r.clock().Sub(r.tried) < reopenAfter:
+		return nil, r.err
+	}
+	b, err := r.open(ctx, r.decl)
+	if err != nil {
+		r.err, r.tried = fmt.Errorf("open: %w", err), r.clock()
+		return nil, r.err
+	}
+	if r.err != nil {
+		r.log.Info("table opened", "table", r.decl.Name)
+	}
+	r.backend, r.err = b, nil
+	return b, nil
+}
+
+// Lookup implements table.Backend.
+func (r *reopening) Lookup(ctx context.Context, s table.Service, key string) (table.Row, error) {
+	b, err := r.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.Lookup(ctx, s, key)
+}
+
+// Check implements table.Backend.
+func (r *reopening) Check(ctx context.Context, s table.Service, key string) (bool, error) {
+	b, err := r.get(ctx)
+	if err != nil {
+		return false, err
+	}
+	return b.Check(ctx, s, key)
+}
+
+// Fetch implements table.Backend.
+func (r *reopening) Fetch(ctx context.Context, s table.Service) ([]table.Row, error) {
+	b, err := r.get(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.Fetch(ctx, s)
+}
+
+// Ping implements table.Pinger.
+func (r *reopening) Ping(ctx context.Context) error {
+	b, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	if p, ok := b.(table.Pinger); ok {
+		return p.Ping(ctx)
+	}
+	return nil
+}
+
+// Validate implements table.Validator.
+func (r *reopening) Validate(ctx context.Context, s table.Service) error {
+	b, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	if v, ok := b.(table.Validator); ok {
+		return v.Validate(ctx, s)
+	}
+	return nil
+}
+
+// Watch implements table.Watcher.
+func (r *reopening) Watch(ctx context.Context, changed func(table.Change)) error {
+	b, err := r.get(ctx)
+	if err != nil {
+		return err
+	}
+	if w, ok := b.(table.Watcher); ok {
+		return w.Watch(ctx, changed)
+	}
+	return table.ErrUnsupported
+}
+
+// Close implements table.Backend.
+func (r *reopening) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closed = true
+	if r.backend == nil {
+		return nil
+	}
+	return r.backend.Close()
+}
+
+var (
+	_ table.Backend   = (*reopening)(nil)
+	_ table.Pinger    = (*reopening)(nil)
+	_ table.Watcher   = (*reopening)(nil)
+	_ table.Validator = (*reopening)(nil)
+)
