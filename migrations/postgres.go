@@ -7,18 +7,19 @@ import (
 	"fmt"
 	"hash/fnv"
 
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3/lock"
+
+	"tabard/internal/pgsource"
 )
 
 // OpenPostgres returns the database that a URL or libpq connection string names,
 // for Up and Status. Nothing is connected yet.
 func OpenPostgres(source string) (*sql.DB, error) {
-	c, err := pgx.ParseConfig(source)
+	c, err := pgsource.Parse(source)
 	if err != nil {
-		return nil, err // pgx leaves the password out
+		return nil, err
 	}
 	return stdlib.OpenDB(*c), nil
 }
