@@ -3,6 +3,7 @@ package lookup
 import (
 	"context"
 	"errors"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"tabard/internal/config"
+	"tabard/internal/rpc"
 	"tabard/table"
 )
 
@@ -29,6 +31,7 @@ action "routes" relay domain <relays> ca <mail>
 match from src <nets> for domain <mail> action "local"
 match from any for rcpt-to regex <badpats> action "local"
 match from any for any action "smart"
+table mail2 sqlite:/mem/mail2
 `
 
 func TestCheck(t *testing.T) {
@@ -142,14 +145,14 @@ func TestQuery(t *testing.T) {
 		key     string
 		want    Answer
 	}{
-		{"mail", table.Alias, "Info@x.example", Answer{true, [][]string{{"a", "b@y.example"}}}},
+		{"mail", table.Alias, "Info@x.example", Answer{Found: true, Rows: [][]string{{"a", "b@y.example"}}}},
 		{"mail", table.Alias, "nobody", Answer{}},
-		{"mail", table.Credentials, "alice", Answer{true, [][]string{{"alice@x.example", "(hidden)"}}}},
-		{"mail", table.Cert, "mx.example.org", Answer{true, [][]string{{chain, "(hidden)"}}}},
-		{"mail", table.DKIM, "x.example", Answer{true, [][]string{{"sel", "(hidden)"}}}},
+		{"mail", table.Credentials, "alice", Answer{Found: true, Rows: [][]string{{"alice@x.example", "(hidden)"}}}},
+		{"mail", table.Cert, "mx.example.org", Answer{Found: true, Rows: [][]string{{chain, "(hidden)"}}}},
+		{"mail", table.DKIM, "x.example", Answer{Found: true, Rows: [][]string{{"sel", "(hidden)"}}}},
 		{"nets", table.NetAddr, "192.0.2.7", Answer{Found: true}},
 		{"nets", table.NetAddr, "192.0.3.7", Answer{}},
-		{"nets", table.NetAddr, "", Answer{true, [][]string{{"192.0.2.0/24"}}}},
+		{"nets", table.NetAddr, "", Answer{Found: true, Rows: [][]string{{"192.0.2.0/24"}}}},
 		{"localhost", table.NetAddr, "local", Answer{Found: true}},
 		{"localhost", table.NetAddr, "[::1]", Answer{Found: true}},
 		{"localhost", table.NetAddr, "192.0.2.1", Answer{}},
@@ -160,23 +163,90 @@ func TestQuery(t *testing.T) {
 		{"localnames", table.Domain, "example.org", Answer{}},
 		{"anyhost", table.NetAddr, "192.0.2.1", Answer{Found: true}},
 		{"anydestination", table.Domain, "x.example", Answer{Found: true}},
-		{"getpwnam", table.UserInfo, "root", Answer{true, [][]string{{"0", "0", "/root"}}}},
+		{"getpwnam", table.UserInfo, "root", Answer{Found: true, Rows: [][]string{{"0", "0", "/root"}}}},
 		{"getpwnam", table.UserInfo, "no-such-user", Answer{}},
 	}
 	for _, tt := range tests {
-		got, err := s.Query(t.Context(), tt.table, tt.service, tt.key)
+		got, err := s.Query(t.Context(), QueryRequest{Table: tt.table, Service: tt.service, Key: tt.key})
+		if got.Took <= 0 || got.From != FromBackend {
+			t.Errorf("%s %s %s: took %v from %q", tt.table, tt.service, tt.key, got.Took, got.From)
+		}
+		got.Took, got.From = 0, ""
 		if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
 			t.Errorf("%s %s %s: %v %s", tt.table, tt.service, tt.key, err, diff)
 		}
 	}
-	if _, err := s.Query(t.Context(), "nosuch", table.Alias, "x"); err == nil {
+	query := func(ref config.TableRef, key string, fresh bool) (Answer, error) {
+		return s.Query(t.Context(), QueryRequest{Table: ref, Service: table.Alias, Key: key, Fresh: fresh})
+	}
+	if _, err := query("nosuch", "x", false); err == nil {
 		t.Error("no such table: no error")
 	}
-	if _, err := s.Query(t.Context(), "localhost", table.Alias, "x"); !errors.Is(err, table.ErrUnsupported) {
+	if _, err := query("localhost", "x", false); !errors.Is(err, table.ErrUnsupported) {
 		t.Errorf("localhost as alias: %v", err)
 	}
-	mail.fail(errDown)
-	if _, err := s.Query(t.Context(), "mail", table.Alias, "x"); !errors.Is(err, errDown) {
+	for _, tt := range []struct {
+		fresh, down bool
+		from        string
+	}{{false, false, FromCache}, {true, false, FromBackend}, {false, true, FromStale}} {
+		if tt.down {
+			mail.fail(errDown)
+		}
+		if got, err := query("mail", "info@x.example", tt.fresh); err != nil || !got.Found || got.From != tt.from {
+			t.Errorf("%+v: %+v, %v", tt, got, err)
+		}
+	}
+	if _, err := query("mail", "x", false); !errors.Is(err, errDown) {
 		t.Errorf("down: %v", err)
+	}
+	ask := QueryRequest{Table: "mail2", Service: table.Credentials, Key: "alice", Password: "wrong"}
+	f.table("mail2").set(table.Credentials, "alice", "alice@x.example", horseHash)
+	if got, err := s.Query(t.Context(), ask); err != nil || got.Found {
+		t.Errorf("wrong password: %+v, %v", got, err)
+	}
+	ask.Password = "correct horse"
+	if got, err := s.Query(t.Context(), ask); err != nil || !got.Found || got.Rows != nil {
+		t.Errorf("right password: %+v, %v", got, err)
+	}
+}
+
+// What the command line asks of a running server goes through rpc.
+func TestAdminEdge(t *testing.T) {
+	f := newFixture(t)
+	s := f.service("table mail sqlite:/mem/mail\ntable raw sqlite:/mem/raw cache off\ntable list { a }\nmatch from any reject\n")
+	mail := f.table("mail")
+	mail.set(table.Alias, "info", "a")
+	srv := rpc.NewServer()
+	if err := RegisterAdmin(srv, s); err != nil {
+		t.Fatal(err)
+	}
+	a, b := net.Pipe()
+	go func() { _ = srv.Serve(t.Context(), a) }()
+	client := rpc.NewClient(b)
+	t.Cleanup(func() { client.Close() })
+	admin := NewAdmin(client)
+	for _, from := range []string{FromBackend, FromCache} {
+		got, err := admin.Query(t.Context(), QueryRequest{Table: "mail", Service: table.Alias, Key: "info"})
+		if err != nil || got.From != from || len(got.Rows) != 1 || got.Rows[0][0] != "a" {
+			t.Errorf("query: %+v, %v; want it from the %s", got, err, from)
+		}
+	}
+	infos, err := admin.Tables(t.Context())
+	if err != nil || len(infos) != 3 || infos[0].Name != "mail" || infos[0].Stats.Hits != 1 || infos[1].Cached || infos[2].Kind != "static" {
+		t.Errorf("tables: %+v, %v", infos, err)
+	}
+	last, err := admin.Changes(t.Context(), ChangesRequest{Table: "mail", Now: true})
+	if err != nil || len(last) != 1 || last[0].Seq == 0 {
+		t.Fatalf("last change: %+v, %v", last, err)
+	}
+	mail.set(table.Alias, "info", "b")
+	got, err := admin.Changes(t.Context(), ChangesRequest{Table: "mail", After: last[0].Seq})
+	if err != nil || len(got) != 1 || got[0].Service != "alias" || got[0].Key != "info" {
+		t.Errorf("changes: %+v, %v", got, err)
+	}
+	for _, ref := range []config.TableRef{"raw", "list", "nosuch"} {
+		if got, err := admin.Changes(t.Context(), ChangesRequest{Table: ref}); err == nil {
+			t.Errorf("changes of %s: %+v, no error", ref, got)
+		}
 	}
 }

@@ -3,13 +3,31 @@ package lookup
 import (
 	"context"
 	"errors"
+	"time"
 
 	"tabard/internal/config"
 	"tabard/table"
+	"tabard/table/cache"
 )
 
 // hidden stands for a secret in what people are shown.
 const hidden = "(hidden)"
+
+// Where an answer came from.
+const (
+	FromBackend = "backend" // the table's source was asked
+	FromCache   = "cache"   // known, and true as far as anybody can tell
+	FromStale   = "stale"   // known from before the source went down
+)
+
+// QueryRequest is one question of an administrator.
+type QueryRequest struct {
+	Table    config.TableRef
+	Service  table.Service
+	Key      string // empty: what the table lists
+	Password string // for service auth, and credentials if not empty: is it right
+	Fresh    bool   // put the question to the source, whatever is known
+}
 
 // Answer is a table's answer as text.
 type Answer struct {
@@ -17,30 +35,54 @@ type Answer struct {
 	// Rows are the answer's columns: one row for a look-up, any number for a
 	// list; none where the question was only whether the key is in the table.
 	Rows [][]string
+	Cut  bool   // there are more rows
+	From string // FromBackend, FromCache or FromStale
+	Took time.Duration
 }
 
 // Query asks a table as the services do. Without a key, it lists. Passwords and
 // private keys are left out of the answer.
-func (s *Service) Query(ctx context.Context, name config.TableRef, service table.Service, key string) (Answer, error) {
-	t, err := s.tables.get(name)
+func (s *Service) Query(ctx context.Context, r QueryRequest) (Answer, error) {
+	t, err := s.tables.get(r.Table)
 	if err != nil {
 		return Answer{}, err
 	}
-	if key == "" {
-		return listRows(ctx, t, service)
+	if r.Fresh {
+		ctx = cache.Fresh(ctx)
+	} else {
+		ctx = cache.WithOrigin(ctx)
 	}
-	if table.Walked(service) || service == table.String {
-		ok, err := t.Check(ctx, service, key)
+	began := time.Now()
+	a, err := s.query(ctx, t, r)
+	a.Took, a.From = time.Since(began), FromBackend
+	switch origin := cache.OriginOf(ctx); {
+	case origin.Stale():
+		a.From = FromStale
+	case origin.Cached():
+		a.From = FromCache
+	}
+	return a, err
+}
+
+func (s *Service) query(ctx context.Context, t *table.Table, r QueryRequest) (Answer, error) {
+	switch {
+	case r.Service == table.Auth || r.Service == table.Credentials && r.Password != "":
+		reply, err := s.auth.authenticate(ctx, t, r.Key, r.Password, s.clock())
+		return Answer{Found: reply.OK}, err
+	case r.Key == "":
+		return listRows(ctx, t, r.Service)
+	case table.Walked(r.Service) || r.Service == table.String:
+		ok, err := t.Check(ctx, r.Service, r.Key)
 		return Answer{Found: ok}, err
 	}
-	row, err := t.Lookup(ctx, service, key)
+	row, err := t.Lookup(ctx, r.Service, r.Key)
 	if errors.Is(err, table.ErrNotFound) {
 		return Answer{}, nil
 	}
 	if err != nil {
 		return Answer{}, err
 	}
-	shown, err := show(service, key, row)
+	shown, err := show(r.Service, r.Key, row)
 	return Answer{Found: true, Rows: [][]string{shown}}, err
 }
 

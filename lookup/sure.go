@@ -15,9 +15,9 @@ var errUnsure = errors.New("a table cannot be asked now, and what it said before
 // sure asks, and lets no answer pass that denies something for good because of a
 // "not found" that cannot be confirmed. What was found before goes on serving.
 func sure[T any](ctx context.Context, denies func(T) bool, ask func(context.Context) (T, error)) (T, error) {
-	ctx, origin := cache.WithOrigin(ctx)
+	ctx = cache.WithOrigin(ctx)
 	v, err := ask(ctx)
-	if err == nil && origin.StaleNegative() && denies(v) {
+	if err == nil && cache.OriginOf(ctx).StaleNegative() && denies(v) {
 		var zero T
 		return zero, errUnsure
 	}

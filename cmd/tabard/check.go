@@ -20,7 +20,6 @@ import (
 	"tabard/internal/config"
 	"tabard/lookup"
 	"tabard/migrations"
-	"tabard/table"
 )
 
 // toolTimeout bounds what a command line tool waits for tables and servers.
@@ -86,69 +85,6 @@ func withService(cfg *config.Config, path string, f func(context.Context, *looku
 		return withCode(exConfig, err)
 	}
 	return errors.Join(f(ctx, svc), svc.Close())
-}
-
-func newLookup(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "lookup TABLE SERVICE [KEY]",
-		Short: "Ask a table as the server does",
-		Long: `Lookup prints the answer of a table to one question, or without a key what it lists.
-Passwords and private keys are not shown. The exit code is 0 when there is an answer,
-1 when there is none, 75 when the table could not be asked.
-
-Services: ` + serviceList() + `.`,
-		Args: cobra.RangeArgs(2, 3),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			service, err := table.ParseService(args[1])
-			if err != nil {
-				return exitf(exUsage, "%w; want one of %s", err, serviceList())
-			}
-			cfg, err := g.load()
-			if err != nil {
-				return err
-			}
-			key := ""
-			if len(args) == 3 {
-				key = args[2]
-			}
-			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
-				return g.lookup(ctx, cmd, svc, strings.Trim(args[0], "<>"), service, key)
-			})
-		},
-	}
-}
-
-func (g *globals) lookup(ctx context.Context, cmd *cobra.Command, svc *lookup.Service, name string, service table.Service, key string) error {
-	answer, err := svc.Query(ctx, config.TableRef(name), service, key)
-	if err != nil {
-		return exitf(exTempFail, "%w", err)
-	}
-	if g.json {
-		if err := printJSON(cmd.OutOrStdout(), answer); err != nil {
-			return err
-		}
-	}
-	if !answer.Found {
-		return errors.New("not found")
-	}
-	if g.json {
-		return nil
-	}
-	if len(answer.Rows) == 0 {
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), "found")
-	}
-	for _, row := range answer.Rows {
-		_, err = fmt.Fprintln(cmd.OutOrStdout(), strings.Join(row, "\t"))
-	}
-	return err
-}
-
-func serviceList() string {
-	var names []string
-	for _, s := range table.Services() {
-		names = append(names, s.String())
-	}
-	return strings.Join(names, ", ")
 }
 
 func newMigrate(g *globals) *cobra.Command {

@@ -45,6 +45,8 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 				return nothing, lookup.RegisterOutbound(s, svc)
 			case edgeLocal:
 				return nothing, lookup.RegisterLocal(s, svc)
+			case edgeControl:
+				return nothing, lookup.RegisterAdmin(s, svc)
 			}
 			return nil, fmt.Errorf("nobody may ask lookup by %q", e.Name)
 		})

@@ -110,7 +110,8 @@ type Cache struct {
 	failures atomic.Int64 // in a row
 	down     atomic.Int64 // until when the backend counts as down, as UnixNano
 	stats    counters
-	watchers watchers
+	journal  journal
+	never    chan struct{} // closed when no changes will ever be told
 	cancel   context.CancelFunc
 	done     sync.WaitGroup
 }
@@ -128,7 +129,7 @@ func New(b table.Backend, o Options) (*Cache, error) {
 	o.setDefaults()
 	c := &Cache{
 		backend: b, o: o, flights: make(map[key]*flight),
-		services: make([]atomic.Uint64, len(table.Services())+1),
+		services: make([]atomic.Uint64, len(table.Services())+1), never: make(chan struct{}),
 	}
 	var err error
 	c.entries, err = otter.New(&otter.Options[key, *entry]{MaximumWeight: uint64(o.Size), Weigher: weigh})
@@ -139,6 +140,8 @@ func New(b table.Backend, o Options) (*Cache, error) {
 	c.cancel = cancel
 	if w, ok := b.(table.Watcher); ok {
 		c.done.Go(func() { c.follow(ctx, w) })
+	} else {
+		close(c.never)
 	}
 	return c, nil
 }
@@ -247,7 +250,7 @@ func (c *Cache) get(ctx context.Context, k key) (answer, error) {
 	if err := ctx.Err(); err != nil {
 		return answer{}, err
 	}
-	origin := originOf(ctx)
+	origin := OriginOf(ctx)
 	e, known := c.entries.GetIfPresent(k)
 	if known && !origin.fresh() && c.current(k, e) {
 		c.stats.hits.Add(1)

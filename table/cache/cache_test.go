@@ -299,7 +299,8 @@ func TestStale(t *testing.T) {
 		src.fail(down)
 		src.lose <- down
 		synctest.Wait()
-		ctx, origin := WithOrigin(t.Context())
+		ctx := WithOrigin(t.Context())
+		origin := OriginOf(ctx)
 		if row, err := c.Lookup(ctx, table.Alias, "a"); err != nil || row[0] != "1" || !origin.Stale() || origin.StaleNegative() {
 			t.Errorf("stale: %v, %v, %v", row, err, origin.Stale())
 		}
@@ -456,19 +457,47 @@ func TestNeverOld(t *testing.T) {
 func TestSeesChanges(t *testing.T) {
 	src := newSource(nil)
 	world(t, src, Options{}, func(t *testing.T, c *Cache) {
-		ctx, cancel := context.WithCancel(t.Context())
-		seen := make(chan table.Change, 10)
-		done := make(chan error)
-		go func() { done <- c.Changes(ctx, func(ch table.Change) { seen <- ch }) }()
+		told, err := c.Changes(t.Context(), 0)
+		if err != nil || len(told) != 1 || told[0].Change != (table.Change{}) {
+			t.Fatalf("at first: %v, %v", told, err)
+		}
+		after := told[0].Seq
+		type result struct {
+			told []Told
+			err  error
+		}
+		seen := make(chan result)
+		next := func(ctx context.Context) {
+			told, err := c.Changes(ctx, after)
+			seen <- result{told, err}
+		}
+		go next(t.Context())
 		synctest.Wait()
 		want := table.Change{Service: table.Cert, Key: "mx.example.org"}
 		src.tell(want)
-		if got := <-seen; got != want {
-			t.Errorf("saw %v", got)
+		if r := <-seen; r.err != nil || len(r.told) != 1 || r.told[0].Change != want || r.told[0].Seq != after+1 || c.LastChange() != after+1 {
+			t.Errorf("saw %v, %v", r.told, r.err)
 		}
+		for range 2 * journalLen {
+			src.tell(want)
+		}
+		if told, err := c.Changes(t.Context(), after); len(told) != journalLen || err != nil || told[0].Seq != after+2+journalLen {
+			t.Errorf("%d remembered, first %+v, %v", len(told), told[0], err)
+		}
+		after = c.LastChange()
+		ctx, cancel := context.WithCancel(t.Context())
+		go next(ctx)
+		synctest.Wait()
 		cancel()
-		if err := <-done; !errors.Is(err, context.Canceled) {
-			t.Error(err)
+		if r := <-seen; !errors.Is(r.err, context.Canceled) {
+			t.Errorf("cancelled: %v", r.err)
+		}
+	})
+	src = newSource(nil)
+	src.noWatch = true
+	world(t, src, Options{}, func(t *testing.T, c *Cache) {
+		if _, err := c.Changes(t.Context(), 0); !errors.Is(err, table.ErrUnsupported) {
+			t.Errorf("never told: %v", err)
 		}
 	})
 }

@@ -3,9 +3,7 @@ package cache
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"tabard/table"
@@ -19,6 +17,7 @@ const (
 
 // follow keeps a watch on the backend until ctx ends.
 func (c *Cache) follow(ctx context.Context, w table.Watcher) {
+	defer close(c.never)
 	pause := minRewatch
 	for ctx.Err() == nil {
 		err := w.Watch(ctx, c.told)
@@ -51,7 +50,7 @@ func (c *Cache) told(ch table.Change) {
 		c.all.Add(1)
 		c.pushed.Store(true)
 	}
-	c.watchers.tell(ch)
+	c.journal.add(ch, c.o.Clock())
 }
 
 // changed makes what a change may have touched untrue.
@@ -93,55 +92,5 @@ func (c *Cache) drop(s table.Service, text string) {
 			delete(c.flights, k)
 		}
 		c.entries.Invalidate(k)
-	}
-}
-
-// watchers are those who want to see changes.
-type watchers struct {
-	mu  sync.Mutex
-	all []chan table.Change
-}
-
-func (w *watchers) add(ch chan table.Change) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.all = append(w.all, ch)
-}
-
-func (w *watchers) remove(ch chan table.Change) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.all = slices.DeleteFunc(w.all, func(c chan table.Change) bool { return c == ch })
-}
-
-// tell never waits: one who cannot keep up loses a line on a screen.
-func (w *watchers) tell(change table.Change) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	for _, ch := range w.all {
-		select {
-		case ch <- change:
-		default:
-		}
-	}
-}
-
-// Changes sends each change that the backend tells, beginning with a zero
-// Change when changes are being told, until ctx ends. It returns
-// table.ErrUnsupported at once when the backend never tells.
-func (c *Cache) Changes(ctx context.Context, changed func(table.Change)) error {
-	if _, ok := c.backend.(table.Watcher); !ok {
-		return table.ErrUnsupported
-	}
-	ch := make(chan table.Change, 1024)
-	c.watchers.add(ch)
-	defer c.watchers.remove(ch)
-	for {
-		select {
-		case change := <-ch:
-			changed(change)
-		case <-ctx.Done():
-			return ctx.Err()
-		}
 	}
 }

@@ -17,10 +17,9 @@ type Origin struct {
 
 type originKey struct{}
 
-// WithOrigin returns a context that notes in the Origin where answers come from.
-func WithOrigin(ctx context.Context) (context.Context, *Origin) {
-	o := &Origin{}
-	return context.WithValue(ctx, originKey{}, o), o
+// WithOrigin returns a context that notes where answers come from; see OriginOf.
+func WithOrigin(ctx context.Context) context.Context {
+	return context.WithValue(ctx, originKey{}, &Origin{})
 }
 
 // Fresh returns a context whose questions are put to the backend whatever is
@@ -29,21 +28,23 @@ func Fresh(ctx context.Context) context.Context {
 	return context.WithValue(ctx, originKey{}, &Origin{refresh: true})
 }
 
-// originOf returns the Origin of a context, or nil.
-func originOf(ctx context.Context) *Origin {
+// OriginOf returns the Origin of a context, or nil.
+func OriginOf(ctx context.Context) *Origin {
 	o, _ := ctx.Value(originKey{}).(*Origin)
 	return o
 }
 
 // Cached reports whether every answer was given from memory.
-func (o *Origin) Cached() bool { return o.misses.Load() == 0 && o.hits.Load()+o.stale.Load() > 0 }
+func (o *Origin) Cached() bool {
+	return o != nil && o.misses.Load() == 0 && o.hits.Load()+o.stale.Load() > 0
+}
 
 // Stale reports whether an answer was given that cannot be confirmed now.
-func (o *Origin) Stale() bool { return o.stale.Load() > 0 }
+func (o *Origin) Stale() bool { return o != nil && o.stale.Load() > 0 }
 
 // StaleNegative reports whether one of those was "not found": nothing may be
 // refused for good because of it.
-func (o *Origin) StaleNegative() bool { return o.staleNot.Load() > 0 }
+func (o *Origin) StaleNegative() bool { return o != nil && o.staleNot.Load() > 0 }
 
 func (o *Origin) fresh() bool { return o != nil && o.refresh }
 
