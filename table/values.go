@@ -44,14 +44,6 @@ func ParseRelayHosts(row Row) ([]string, error) {
 	return urls, nil
 }
 
-// ParseText reads an answer of a single text: config, certauth, tlspolicy.
-func ParseText(row Row) (string, error) {
-	if len(row) != 1 {
-		return "", fmt.Errorf("%d columns, want 1", len(row))
-	}
-	return row[0], nil
-}
-
 // only returns the single column, or nothing.
 func only(row Row) string {
 	if len(row) != 1 {

@@ -71,7 +71,9 @@ func TestParseValues(t *testing.T) {
 		"relayhost":   errOf(ParseRelayHosts(Row{" , "})),
 		"mailaddrmap": errOf(ParseMailAddrs(Row{"a b@c"})),
 		"no map":      errOf(ParseMailAddrs(nil)),
-		"text":        errOf(ParseText(Row{"a", "b"})),
+		"certauth":    errOf(ParseCertAuth(Row{"a\nb"})),
+		"certauth 2":  errOf(ParseCertAuth(Row{"a", "b"})),
+		"config":      errOf(ParseConfig(nil)),
 	} {
 		if err == nil {
 			t.Errorf("%s: accepted", name)

@@ -24,7 +24,11 @@ func TestSuite(t *testing.T) {
 			b.WriteString("# @list\n")
 		}
 		for _, r := range d.Records {
-			b.WriteString(r.Key)
+			key := r.Key
+			if d.Mapping && strings.ContainsAny(key, ": ") && key[0] != '[' {
+				key = `"` + key + `"`
+			}
+			b.WriteString(key)
 			if d.Mapping {
 				b.WriteString("\t" + r.Text(d.Service))
 			}

@@ -27,7 +27,8 @@ type content struct {
 // comment "@list" before it. In a list an entry is the whole line. In a mapping
 // a key ends at the first blank, tab or colon, or, when it begins with '[',
 // after the ']'; one separator is eaten, then blanks; the rest is the value,
-// and may not be missing. An empty file is an empty mapping.
+// and may not be missing. An empty file is an empty mapping. Beyond OpenSMTPD, a
+// key may stand in double quotes, for those that hold a colon or a blank.
 func parse(r io.Reader) (content, error) {
 	lr := &io.LimitedReader{R: r, N: maxFile + 1}
 	sc := bufio.NewScanner(lr)
@@ -77,6 +78,9 @@ func (p *parser) add(line string) error {
 
 // addPair reads the first entry, or one of a mapping.
 func (p *parser) addPair(line string) error {
+	if key, rest, ok := cutQuoted(line); ok {
+		return p.put(key, rest)
+	}
 	end := strings.IndexAny(line, " \t:")
 	if line[0] == '[' {
 		if end = strings.IndexByte(line, ']') + 1; end == 0 {
@@ -86,12 +90,30 @@ func (p *parser) addPair(line string) error {
 	if end < 0 {
 		end = len(line)
 	}
-	if !p.decided {
-		p.decided, p.list = true, end == len(line)
+	return p.put(line[:end], line[end:])
+}
+
+// cutQuoted takes a key in quotes off a line with a value. Quotes that are only a
+// part of the key, as in "john doe"@example.org, are none.
+func cutQuoted(line string) (key, rest string, ok bool) {
+	if line[0] != '"' {
+		return "", "", false
 	}
-	key, value := line[:end], ""
-	if end < len(line) {
-		value = strings.TrimLeft(line[end+1:], " \t")
+	key, rest, ok = strings.Cut(line[1:], `"`)
+	if !ok || rest == "" || !strings.ContainsRune(" \t:", rune(rest[0])) {
+		return "", "", false
+	}
+	return key, rest, true
+}
+
+// put adds an entry; rest is what follows the key, separator and all.
+func (p *parser) put(key, rest string) error {
+	if !p.decided {
+		p.decided, p.list = true, rest == ""
+	}
+	value := ""
+	if rest != "" {
+		value = strings.TrimLeft(rest[1:], " \t")
 	}
 	if !p.list && value == "" {
 		return fmt.Errorf("key %q has no value", key)

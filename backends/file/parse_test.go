@@ -31,6 +31,9 @@ func TestParse(t *testing.T) {
 		{"IPv6 list", "[2001:db8::1]\n[::1]\n", false, []config.KeyVal{{Key: "[2001:db8::1]"}, {Key: "[::1]"}}},
 		{"empty", "\n# nothing\n", true, nil},
 		{"CRLF", "k v\r\nx y\r\n", true, []config.KeyVal{{Key: "k", Value: "v"}, {Key: "x", Value: "y"}}},
+		{"quoted keys", "\"email:a@example.org\" alice\n\"dn:CN=B C\":\tbob\n\"x\"@example.org carol\n", true, []config.KeyVal{
+			{Key: "email:a@example.org", Value: "alice"}, {Key: "dn:CN=B C", Value: "bob"}, {Key: `"x"@example.org`, Value: "carol"}}},
+		{"quotes in a list", "\"a\"\n\"b c\" d\n", false, []config.KeyVal{{Key: `"a"`}, {Key: `"b c" d`}}},
 		{"@domain key", "@example.org catchall\n", true, []config.KeyVal{{Key: "@example.org", Value: "catchall"}}},
 	}
 	for _, tt := range tests {

@@ -34,10 +34,8 @@ func shape(s table.Service) (columns []int, many bool) {
 		return []int{2, 1}, false
 	case table.UserInfo:
 		return []int{3, 1}, false
-	case table.Cert:
+	case table.Cert, table.DKIM:
 		return []int{2, 1}, true
-	case table.DKIM:
-		return []int{2}, true
 	case table.Alias, table.MailAddrMap, table.RelayHost, table.CA:
 		return []int{1}, true
 	}

@@ -70,6 +70,8 @@ var ownInserts = map[table.Service]string{
 	table.Source: `INSERT INTO sources (address) VALUES (?)`, table.RelayHost: `INSERT INTO relays (match, url) VALUES ('*', ?)`,
 	table.Alias: `INSERT INTO aliases (address, target) VALUES (?, ?)`, table.MailAddrMap: `INSERT INTO senders (user, address) VALUES (?, ?)`,
 	table.AddrName: `INSERT INTO hostnames (address, hostname) VALUES (?, ?)`, table.CA: `INSERT INTO authorities (name, pem) VALUES (?, ?)`,
+	table.CertAuth: `INSERT INTO client_identities (identity, user) VALUES (?, ?)`, table.TLSPolicy: `INSERT INTO tls_policies (domain, policy) VALUES (?, ?)`,
+	table.Config: `INSERT INTO configs (name, body) VALUES (?, ?)`,
 }
 
 func loadOwn(t *testing.T, db *sql.DB, d tabletest.Data) {
@@ -82,6 +84,8 @@ func loadOwn(t *testing.T, db *sql.DB, d tabletest.Data) {
 			exec(t, db, `INSERT INTO users (name, password) VALUES (?, ?)`, r.Key, r.Values[1])
 		case d.Service == table.UserInfo:
 			exec(t, db, `INSERT INTO users (name, uid, gid, home) VALUES (?, nullif(?, ''), nullif(?, ''), nullif(?, ''))`, r.Key, r.Values[0], r.Values[1], r.Values[2])
+		case d.Service == table.DKIM:
+			exec(t, db, `INSERT INTO dkim_keys (domain, selector, key) VALUES (?, ?, ?)`, r.Key, r.Values[0], r.Values[1])
 		case d.Service == table.Cert:
 			for i := 0; i < len(r.Values); i += 2 {
 				exec(t, db, `INSERT INTO certificates (name, chain, key) VALUES (?, ?, ?)`, r.Key, r.Values[i], r.Values[i+1])
@@ -136,7 +140,7 @@ func openQueries(t *testing.T, d tabletest.Data) table.Backend {
 		}
 	}
 	conf := "dbpath " + path + "\n"
-	what := map[table.Service]string{table.Credentials: "a, b", table.UserInfo: "a, b, c", table.Cert: "a, b"}[d.Service]
+	what := map[table.Service]string{table.Credentials: "a, b", table.UserInfo: "a, b, c", table.Cert: "a, b", table.DKIM: "a, b"}[d.Service]
 	if what == "" {
 		what = "a"
 	}
@@ -161,7 +165,7 @@ func rowsOf(s table.Service, r tabletest.Record) [][]any {
 	switch s {
 	case table.Credentials, table.UserInfo:
 		return [][]any{{val(0), val(1), val(2)}}
-	case table.Cert:
+	case table.Cert, table.DKIM:
 		var rows [][]any
 		for i := 0; i < len(r.Values); i += 2 {
 			rows = append(rows, []any{val(i), val(i + 1), nil})

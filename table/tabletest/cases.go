@@ -60,6 +60,31 @@ func lookupTests() []lookupTest {
 			{"example.org", "tls://a.example smtp://b.example:2525"}, {"EXAMPLE.org", "tls://a.example smtp://b.example:2525"},
 			{"*.example.org", "smtps://c@c.example"}, {"x.example.org", ""}, {"sender@example.com", "tls://d.example"},
 		}},
+		{mapping(table.CertAuth,
+			Record{"email:Alice@example.org", []string{"alice"}},
+			Record{"dns:host.example.org", []string{"host$"}},
+			Record{"dn:CN=Bob \\2B Co\\, Ltd,O=Example", []string{"bob@example.org"}},
+		), []lookupCase{
+			{"email:alice@example.org", "alice"}, {"dns:HOST.example.org", "host$"}, {"dns:other.example.org", ""},
+			{"dn:CN=Bob \\2B Co\\, Ltd,O=Example", "bob@example.org"}, {"dn:CN=Bob", ""},
+		}},
+		{mapping(table.TLSPolicy,
+			Record{"example.org", []string{"encrypt"}},
+			Record{"Example.NET", []string{"secure match=.mail.example:mx.example"}},
+		), []lookupCase{
+			{"example.org", "encrypt"}, {"example.net", "secure .mail.example:mx.example"}, {"example.com", ""},
+		}},
+		{mapping(table.Config,
+			Record{"default", []string{"match from any reject # one, two: three | four"}},
+		), []lookupCase{
+			{"default", "match from any reject # one, two: three | four"}, {"other", ""},
+		}},
+		{mapping(table.DKIM,
+			Record{"example.org", []string{"s2026", "file:/etc/dkim/example.org.pem"}},
+			Record{"Example.NET", []string{"ed", "MC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g"}},
+		), []lookupCase{
+			{"example.org", "s2026:<nil>/etc/dkim/example.org.pem"}, {"EXAMPLE.net", "ed:ed25519.PrivateKey"}, {"example.com", ""},
+		}},
 	}
 }
 

@@ -18,8 +18,8 @@ type Data struct {
 
 // Record is one entry. A list has keys only. Values are one text per row for
 // alias, mailaddrmap and relayhost; user and hash for credentials; uid, gid and
-// home for userinfo; chain and key for each certificate of cert; one text for
-// the others.
+// home for userinfo; chain and key for each certificate of cert; selector and key
+// for dkim; one text for the others.
 type Record struct {
 	Key    string
 	Values []string
@@ -31,7 +31,7 @@ func (r Record) Text(s table.Service) string {
 	switch s {
 	case table.Alias, table.MailAddrMap, table.RelayHost:
 		return strings.Join(r.Values, ", ")
-	case table.Credentials, table.UserInfo:
+	case table.Credentials, table.UserInfo, table.DKIM:
 		return strings.Join(r.Values, ":")
 	case table.Cert, table.CA:
 		return base64.StdEncoding.EncodeToString([]byte(strings.Join(r.Values, "\n")))

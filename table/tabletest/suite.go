@@ -93,11 +93,27 @@ func Print(ctx context.Context, tab *table.Table, s table.Service, key string) (
 		}
 		return table.ParseAddrName(row)
 	}
-	row, err := tab.Lookup(ctx, s, key)
-	if err != nil {
-		return "", err
+	return printText(ctx, tab, s, key)
+}
+
+func printText(ctx context.Context, tab *table.Table, s table.Service, key string) (string, error) {
+	switch s {
+	case table.CertAuth:
+		return tab.CertUser(ctx, key)
+	case table.Config:
+		return tab.ConfigText(ctx, key)
+	case table.TLSPolicy:
+		v, err := tab.TLSPolicy(ctx, key)
+		return strings.TrimSpace(v.Level.String() + " " + strings.Join(v.Names, ":")), err
+	case table.DKIM:
+		v, err := tab.DKIMKeys(ctx, key)
+		var out []string
+		for _, k := range v {
+			out = append(out, fmt.Sprintf("%s:%T%s", k.Selector, k.Key, k.File))
+		}
+		return strings.Join(out, " "), err
 	}
-	return table.ParseText(row)
+	return "", fmt.Errorf("no test for %s", s)
 }
 
 func runChecks(t *testing.T, open Opener) {
