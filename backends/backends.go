@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"tabard/backends/file"
+	"tabard/backends/postgres"
 	"tabard/backends/sqlite"
 	"tabard/backends/static"
 	"tabard/internal/config"
@@ -17,9 +18,10 @@ import (
 // see table.Pinger.
 func Open(ctx context.Context, c config.Table, o table.Options) (table.Backend, error) {
 	open := map[string]func(context.Context, config.Table, table.Options) (table.Backend, error){
-		"static": static.Open,
-		"file":   file.Open,
-		"sqlite": sqlite.Open,
+		"static":   static.Open,
+		"file":     file.Open,
+		"sqlite":   sqlite.Open,
+		"postgres": postgres.Open,
 	}[c.Kind]
 	if open == nil {
 		return nil, fmt.Errorf("%s: table %s: tables of kind %q are not supported yet", c.Pos, c.Name, c.Kind)

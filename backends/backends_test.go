@@ -28,7 +28,7 @@ func TestOpen(t *testing.T) {
 		t.Error("a missing database answers")
 	}
 	pos := config.Pos{File: "tabard.conf", Line: 3, Col: 1}
-	for kind, want := range map[string]string{"postgres": `"postgres" are not supported yet`, "file": "no such file"} {
+	for kind, want := range map[string]string{"db": `"db" are not supported yet`, "postgres": "no such file", "file": "no such file"} {
 		_, err := Open(ctx, config.Table{Pos: pos, Name: "t", Kind: kind, Source: missing}, table.Options{})
 		if err == nil || !strings.HasPrefix(err.Error(), "tabard.conf:3:1: table t: ") || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", kind, err)

@@ -16,14 +16,13 @@ type gap[T any] struct {
 }
 
 func tableGaps() []gap[Table] {
-	kinds := []string{"static", "file", "sqlite"}
+	kinds := []string{"static", "file", "sqlite", "postgres"}
 	return []gap[Table]{
-		{"postgres tables", func(t *Table) bool { return t.Kind == "postgres" }},
 		{"ldap tables", func(t *Table) bool { return t.Kind == "ldap" }},
 		{"socketmap tables", func(t *Table) bool { return t.Kind == "socketmap" }},
 		{"db tables", func(t *Table) bool { return t.Kind == "db" }},
 		{"table programs", func(t *Table) bool {
-			return !slices.Contains(append(kinds, "postgres", "ldap", "socketmap", "db"), t.Kind)
+			return !slices.Contains(append(kinds, "ldap", "socketmap", "db"), t.Kind)
 		}},
 	}
 }

@@ -32,7 +32,6 @@ func TestUnsupported(t *testing.T) {
 		text, want string
 		line       int
 	}{
-		{"table x postgres://h/d", "postgres tables", 1},
 		{"table x ldap://h", "ldap tables", 1},
 		{"table x socketmap:inet:h:1:n", "socketmap tables", 1},
 		{"table x db:/x", "db tables", 1},
