@@ -90,8 +90,10 @@ func (s *settings) finishQuery(q *query, fetched bool) error {
 func (q *query) countAttributes(fetched bool) error {
 	min, max := 1, 1
 	switch q.service {
-	case table.Credentials, table.DKIM:
+	case table.Credentials:
 		min, max = 2, 2
+	case table.DKIM:
+		max = 2 // selector:key, or one attribute for each
 	case table.UserInfo:
 		min, max = 3, 3
 	case table.Alias, table.MailAddrMap, table.RelayHost, table.Cert, table.CA:

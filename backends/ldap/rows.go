@@ -64,13 +64,10 @@ func (q *query) row(entries []*ldap.Entry, extra []string) (table.Row, error) {
 	case table.UserInfo:
 		return firstRow(entries, q.columns)
 	case table.DKIM:
-		return firstRow(entries, func(e *ldap.Entry) (table.Row, error) {
-			row, err := q.columns(e)
-			if err == nil && slices.Contains(row, "") {
-				return nil, nil
-			}
-			return row, err
-		})
+		if len(q.attrs) == 1 {
+			return q.all(entries, nil)
+		}
+		return q.pairs(entries)
 	}
 	if len(q.attrs) == 0 {
 		return nil, errors.New("no attributes are configured")
@@ -113,6 +110,24 @@ func (q *query) all(entries []*ldap.Entry, extra []string) (table.Row, error) {
 	}
 	if len(row) > maxValues {
 		return nil, errTooLarge
+	}
+	return row, nil
+}
+
+// pairs returns the columns of every entry that has all of them.
+func (q *query) pairs(entries []*ldap.Entry) (table.Row, error) {
+	var row table.Row
+	for _, e := range entries {
+		columns, err := q.columns(e)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Contains(columns, "") {
+			row = append(row, columns...)
+		}
+	}
+	if row == nil {
+		return nil, table.ErrNotFound
 	}
 	return row, nil
 }

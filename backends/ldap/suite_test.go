@@ -14,7 +14,7 @@ import (
 
 // suiteColumns are the attributes that hold a record's values.
 var suiteColumns = map[table.Service]string{
-	table.Credentials: "tValue, tSecond", table.UserInfo: "tValue tSecond tThird",
+	table.Credentials: "tValue, tSecond", table.UserInfo: "tValue tSecond tThird", table.DKIM: "tValue tSecond",
 }
 
 func TestSuite(t *testing.T) {
@@ -68,7 +68,7 @@ func suiteEntries(t *testing.T, d tabletest.Data, r tabletest.Record) []string {
 	t.Helper()
 	var b strings.Builder
 	switch d.Service {
-	case table.Credentials, table.UserInfo:
+	case table.Credentials, table.UserInfo, table.DKIM:
 		for i, name := range []string{"tValue", "tSecond", "tThird"} {
 			if i < len(r.Values) && r.Values[i] != "" {
 				b.WriteString(attr(name, r.Values[i]))

@@ -310,7 +310,27 @@ func (s *Server) end(sig syscall.Signal) error {
 }
 
 // Pause stops the server's process: its sockets stay open, and it says nothing.
-func (s *Server) Pause() error { return s.cmd.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Pause() error {
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		return err
+	}
+	// The signal takes a moment to reach every thread. Where the system does not
+	// show them, there is nothing to wait for.
+	for deadline := time.Now().Add(stopTimeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.Pid())) // the pattern is in order
+		if !slices.ContainsFunc(tasks, runs) {
+			return nil
+		}
+	}
+	return errors.New("slapd does not stop")
+}
+
+// runs reports whether a thread is in any state but stopped.
+func runs(stat string) bool {
+	text, err := os.ReadFile(stat)
+	_, state, _ := bytes.Cut(text, []byte(") "))
+	return err == nil && !bytes.HasPrefix(state, []byte("T"))
+}
 
 // Resume ends a Pause.
 func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
