@@ -138,7 +138,8 @@ func TestQuery(t *testing.T) {
 	mail.set(table.Alias, "info@x.example", "a", "b@y.example")
 	mail.set(table.Credentials, "alice", "alice@x.example", horseHash)
 	mail.set(table.Cert, "mx.example.org", chain, key)
-	mail.set(table.DKIM, "x.example", "sel", key)
+	mail.set(table.DKIM, "x.example", "sel", "file:/etc/dkim/x.pem")
+	mail.set(table.TLSPolicy, "bad.example", "nosuch")
 	tests := []struct {
 		table   config.TableRef
 		service table.Service
@@ -178,6 +179,9 @@ func TestQuery(t *testing.T) {
 	}
 	query := func(ref config.TableRef, key string, fresh bool) (Answer, error) {
 		return s.Query(t.Context(), QueryRequest{Table: ref, Service: table.Alias, Key: key, Fresh: fresh})
+	}
+	if a, err := s.Query(t.Context(), QueryRequest{Table: "mail", Service: table.TLSPolicy, Key: "bad.example"}); err == nil || !strings.Contains(err.Error(), "table mail: tlspolicy") {
+		t.Errorf("an answer that cannot be used: %+v, %v", a, err)
 	}
 	if _, err := query("nosuch", "x", false); err == nil {
 		t.Error("no such table: no error")

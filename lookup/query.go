@@ -3,6 +3,7 @@ package lookup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"tabard/internal/config"
@@ -81,6 +82,9 @@ func (s *Service) query(ctx context.Context, t *table.Table, r QueryRequest) (An
 	}
 	if err != nil {
 		return Answer{}, err
+	}
+	if err := table.CheckRow(r.Service, r.Key, row); err != nil {
+		return Answer{}, fmt.Errorf("table %s: %s %.100q: %w", t.Name(), r.Service, r.Key, err)
 	}
 	shown, err := show(r.Service, r.Key, row)
 	return Answer{Found: true, Rows: [][]string{shown}}, err

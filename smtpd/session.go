@@ -40,12 +40,16 @@ type transaction struct {
 	seen      map[queue.Envelope]bool // envelopes without Recipient, from the second on
 	refused   int                     // recipients
 	msg       *incoming               // a BDAT transfer is under way
+	ahead     *ahead                  // nil: nothing was asked ahead of its turn
 }
 
 // Reset forgets the transaction.
 func (s *session) Reset() {
 	if s.tx != nil && s.tx.msg != nil {
 		s.tx.msg.abort()
+	}
+	if s.tx != nil {
+		s.tx.dropAhead()
 	}
 	s.tx = nil
 }
@@ -134,9 +138,7 @@ func (s *session) rcpt(tx *transaction, to string, opts *smtp.RcptOptions) *smtp
 	if !oneLine(opts.OriginalRecipient) {
 		return refuse(501, smtp.EnhancedCode{5, 5, 4}, "Malformed ORCPT parameter value")
 	}
-	ctx, cancel := s.asking()
-	defer cancel()
-	r, err := s.srv.lookup.Recipient(ctx, lookup.RecipientRequest{Session: s.facts(), Sender: tx.sender, Recipient: rcpt})
+	r, err := s.recipient(tx, rcpt)
 	switch {
 	case err != nil:
 		return s.tempfail("recipient", rcpt, err)
@@ -150,6 +152,17 @@ func (s *session) rcpt(tx *transaction, to string, opts *smtp.RcptOptions) *smtp
 	tx.rcpts = append(tx.rcpts, rcpt)
 	tx.add(rcpt, r.Targets, opts)
 	return nil
+}
+
+// recipient asks lookup, unless that was done ahead of time.
+func (s *session) recipient(tx *transaction, rcpt string) (lookup.RecipientReply, error) {
+	if a, ok := tx.takeAhead(rcpt); ok {
+		return a.reply, a.err
+	}
+	s.lookAhead(tx)
+	ctx, cancel := s.asking()
+	defer cancel()
+	return s.srv.lookup.Recipient(ctx, lookup.RecipientRequest{Session: s.facts(), Sender: tx.sender, Recipient: rcpt})
 }
 
 // maxEnvelopes bounds what aliases can make of one message's recipients.
