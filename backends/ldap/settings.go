@@ -87,7 +87,7 @@ func newSettings(name string) *settings {
 	return &settings{
 		name: name, scope: ldap.ScopeWholeSubtree, page: defaultPage, timeout: defaultTimeout,
 		certAttrs: []string{"userCertificate;binary", "cACertificate;binary"},
-		certKeys:  []string{"pKCS8PrivateKey;binary", "userPrivateKey;binary", "encryptedPrivateKeyInfo;binary", "userPKCS12"},
+		certKeys:  []string{"pKCS8PrivateKey;binary", "userPrivateKey;binary", "encryptedPrivateKeyInfo;binary", "userPKCS12", "tabardTLSKey", "tabardTLSKeyDER"},
 		caAttrs:   []string{"cACertificate;binary"},
 		lookup:    make(map[table.Service]*query), fetch: make(map[table.Service]*query),
 		groups: groups{depth: defaultDepth, max: defaultMembers, filter: "(objectClass=*)"},

@@ -342,13 +342,15 @@ func (s *Server) Pid() int { return s.cmd.Process.Pid }
 func (s *Server) Close() error { return errors.Join(s.Stop(), os.RemoveAll(s.dir)) }
 
 // Connect returns a connection of the root DN.
-func (s *Server) Connect() (*ldap.Conn, error) {
+func (s *Server) Connect() (*ldap.Conn, error) { return s.connectAs(s.RootDN) }
+
+func (s *Server) connectAs(dn string) (*ldap.Conn, error) {
 	c, err := ldap.DialURL(s.URL)
 	if err != nil {
 		return nil, err
 	}
 	c.SetTimeout(startTimeout)
-	if err := c.Bind(s.RootDN, Password); err != nil {
+	if err := c.Bind(dn, Password); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil

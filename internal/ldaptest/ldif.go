@@ -13,12 +13,15 @@ import (
 
 // Load adds the entries of an LDIF text (RFC 2849): continued lines, comments and
 // base64 values are understood, change records are not.
-func (s *Server) Load(ctx context.Context, ldif string) error {
+func (s *Server) Load(ctx context.Context, ldif string) error { return s.LoadAs(ctx, s.RootDN, ldif) }
+
+// LoadAs is Load by another DN with the same password.
+func (s *Server) LoadAs(ctx context.Context, dn, ldif string) error {
 	entries, err := parseLDIF(ldif)
 	if err != nil {
 		return err
 	}
-	return s.Do(func(c *ldap.Conn) error {
+	return s.doAs(dn, func(c *ldap.Conn) error {
 		for _, e := range entries {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -32,8 +35,10 @@ func (s *Server) Load(ctx context.Context, ldif string) error {
 }
 
 // Do runs changes on a connection of the root DN.
-func (s *Server) Do(change func(c *ldap.Conn) error) error {
-	c, err := s.Connect()
+func (s *Server) Do(change func(c *ldap.Conn) error) error { return s.doAs(s.RootDN, change) }
+
+func (s *Server) doAs(dn string, change func(c *ldap.Conn) error) error {
+	c, err := s.connectAs(dn)
 	if err != nil {
 		return err
 	}
