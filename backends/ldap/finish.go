@@ -49,6 +49,9 @@ func (s *settings) queries() []*query {
 			all = append(all, m[service])
 		}
 	}
+	if s.members != nil {
+		all = append(all, s.members)
+	}
 	return all
 }
 
@@ -79,7 +82,7 @@ func (s *settings) finishQuery(q *query, fetched bool) error {
 		}
 		q.attrs = s.caAttrs
 	case table.Alias:
-		if s.groups.used() {
+		if (s.groups.follows() || s.members != nil) && q.attrs == nil {
 			return nil // the values may all be those of members
 		}
 	}
@@ -120,15 +123,26 @@ func (s *settings) inherit(base *string, scope *int) {
 
 func (s *settings) finishGroups() error {
 	g := &s.groups
+	used := g.follows() || s.members != nil
 	given := g.attrs != nil || g.uidFilter != nil || g.filter != "(objectClass=*)"
-	if g.used() && s.lookup[table.Alias] == nil || given && !g.used() {
-		return errors.New("alias_deref and alias_member_uid need each other's keys and an alias_filter")
-	}
-	if !g.used() {
+	if !used {
+		if given {
+			return errors.New("alias_deref_ and alias_member_uid_ keys need one of alias_deref, alias_member_uid and alias_members_filter")
+		}
 		return nil
+	}
+	alias := s.lookup[table.Alias]
+	if alias == nil {
+		return errors.New("members of groups need an alias_filter")
 	}
 	if g.attrs == nil {
 		g.attrs = []string{"mail"}
+	}
+	if s.members != nil {
+		s.members.base, s.members.scope, s.members.attrs = alias.base, alias.scope, g.attrs
+		if s.base != "" {
+			s.members.base, s.members.scope = s.base, s.scope
+		}
 	}
 	if g.uidFilter == nil {
 		var err error

@@ -15,6 +15,8 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/go-ldap/ldap/v3"
+
 	"tabard/internal/config"
 	"tabard/table"
 )
@@ -91,24 +93,54 @@ func (t *Table) lookup(ctx context.Context, q *query, key string) (table.Row, er
 	if err != nil {
 		return nil, err
 	}
-	if len(entries) == 0 {
+	var members []string
+	if q.service == table.Alias {
+		if members, err = t.allMembers(ctx, entries, key); err != nil {
+			return nil, err
+		}
+	}
+	if len(entries)+len(members) == 0 {
 		return nil, table.ErrNotFound
 	}
 	switch {
-	case q.service == table.Alias && t.set.groups.used():
-		members, err := t.members(ctx, entries)
-		if err != nil {
-			return nil, err
-		}
-		return q.row(entries, members)
 	case q.service == table.Cert:
 		return t.set.certRow(entries)
 	case q.service == table.CA:
 		return t.set.caRow(entries)
-	case len(q.attrs) == 0:
+	case len(q.attrs) == 0 && q.service != table.Alias:
 		return table.Row{key}, nil
 	}
-	return q.row(entries, nil)
+	return q.row(entries, members)
+}
+
+// allMembers returns what members give: of the groups that were found, and those
+// that say themselves that they are in the group called key.
+func (t *Table) allMembers(ctx context.Context, entries []*ldap.Entry, key string) ([]string, error) {
+	var all []string
+	if t.set.groups.follows() {
+		values, err := t.members(ctx, entries)
+		if err != nil {
+			return nil, err
+		}
+		all = values
+	}
+	if t.set.members == nil {
+		return all, nil
+	}
+	found, err := t.asks[t.set.members].entries(ctx, key)
+	if err != nil {
+		return nil, fmt.Errorf("alias_members_filter: %w", err)
+	}
+	for _, e := range found {
+		for _, a := range t.set.members.attrs {
+			values, err := textValues(e, a)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, values...)
+		}
+	}
+	return all, nil
 }
 
 // Check reports whether key is in the table. Candidates for an exact match are
@@ -126,8 +158,11 @@ func (t *Table) Check(ctx context.Context, s table.Service, key string) (bool, e
 		if err != nil {
 			return false, fmt.Errorf("%s_filter: %w", q.name, err)
 		}
-		if ok {
-			return true, nil
+		if !ok && s == table.Alias && t.set.members != nil {
+			ok, err = t.asks[t.set.members].exists(ctx, []string{key})
+		}
+		if ok || err != nil {
+			return ok, err
 		}
 		if err := t.hopeless(ctx, q); err != nil {
 			return false, err
@@ -259,7 +294,7 @@ func unsupported(prefix string, s table.Service) error {
 // want returns the attributes to ask for.
 func (t *Table) want(q *query) []string {
 	attrs := q.attrs
-	if q.service == table.Alias && q.filter.root.keyed() {
+	if q == t.set.lookup[table.Alias] {
 		for _, a := range []string{t.set.groups.dnAttr, t.set.groups.uidAttr} {
 			if a != "" {
 				attrs = append(slices.Clone(attrs), a)

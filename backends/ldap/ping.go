@@ -25,7 +25,7 @@ func (t *Table) Ping(ctx context.Context) error {
 		q := &query{name: "auth", filter: a.filter, base: a.base, scope: a.scope}
 		all = append(all, t.probe(ctx, q), t.schema.faults(q))
 	}
-	if g := t.set.groups; g.used() {
+	if g := t.set.groups; g.follows() {
 		for _, a := range append([]string{g.dnAttr, g.uidAttr}, g.attrs...) {
 			if !t.schema.knows(a) {
 				all = append(all, fmt.Errorf("alias_deref: %w", errNoAttribute(a)))

@@ -137,7 +137,7 @@ func (s *schema) hopeless(q *query, g groups) error {
 		return fmt.Errorf("%s_filter: %w", q.name, errNoAttribute(attr))
 	}
 	attrs := q.attrs
-	if q.service == table.Alias && g.used() {
+	if q.service == table.Alias && q.name == "alias" && g.follows() {
 		attrs = append([]string{g.dnAttr, g.uidAttr}, attrs...)
 	}
 	need := 1 // several are alternatives

@@ -45,10 +45,11 @@ type settings struct {
 	passphrase                   []byte // of private keys in the directory
 	certAttrs, certKeys, caAttrs []string
 
-	lookup map[table.Service]*query
-	fetch  map[table.Service]*query
-	groups groups
-	auth   auth
+	lookup  map[table.Service]*query
+	fetch   map[table.Service]*query
+	members *query // entries that name the groups they are in
+	groups  groups
+	auth    auth
 }
 
 // query is what is asked for one service.
@@ -72,7 +73,8 @@ type groups struct {
 	depth, max int
 }
 
-func (g groups) used() bool { return g.dnAttr != "" || g.uidAttr != "" }
+// follows reports whether groups name their members.
+func (g groups) follows() bool { return g.dnAttr != "" || g.uidAttr != "" }
 
 // auth says how a password is tried.
 type auth struct {
@@ -151,7 +153,7 @@ func (s *settings) setService(key, value string) error {
 	case service == table.Cert && what == "key_attributes" && !fetched:
 		s.certKeys, err = parseAttributes(value)
 		return err
-	case service == table.Alias && !fetched && (strings.HasPrefix(what, "deref") || strings.HasPrefix(what, "member_uid")):
+	case service == table.Alias && !fetched && (strings.HasPrefix(what, "deref") || strings.HasPrefix(what, "member")):
 		return s.setGroups(what, value)
 	}
 	// source and regex can only be fetched: their plain keys mean that.
@@ -242,6 +244,9 @@ func (s *settings) setGroups(what, value string) (err error) {
 		g.depth, err = parseNumber(value, 1, maxGroupDepth)
 	case "deref_limit":
 		g.max, err = parseNumber(value, 1, maxGroupMembers)
+	case "members_filter":
+		s.members = &query{name: "alias_members", service: table.Alias, scope: -1}
+		s.members.filter, err = parseFilter(value, s.name)
 	case "member_uid":
 		g.uidAttr, err = parseAttribute(value)
 	case "member_uid_filter":

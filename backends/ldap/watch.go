@@ -46,21 +46,14 @@ func (t *Table) Watch(ctx context.Context, changed func(table.Change)) error {
 		return err
 	}
 	w := &watcher{t: t, c: c, changed: changed, areas: t.areas(), last: make(map[string]uint64), seed: maphash.MakeSeed()}
-	follow := w.sync
-	switch controls := root.GetEqualFoldAttributeValues("supportedControl"); {
-	case slices.Contains(controls, oidSync):
-	case slices.Contains(controls, oidPersistent):
-		follow = w.persist
-	default:
-		return fmt.Errorf("%w: %s offers neither RFC 4533 nor persistent search", table.ErrUnsupported, c.server)
-	}
+	w.controls = root.GetEqualFoldAttributeValues("supportedControl")
 	w.pending = len(w.areas)
 	if w.pending == 0 {
 		return fmt.Errorf("%w: no service is configured", table.ErrUnsupported)
 	}
 	var wg sync.WaitGroup
 	for _, a := range w.areas {
-		wg.Go(func() { cancel(fmt.Errorf("%s: watching %s: %w", c.server, a.base, follow(ctx, a, root))) })
+		wg.Go(func() { cancel(fmt.Errorf("%s: watching %s: %w", c.server, a.base, w.follow(ctx, a, root))) })
 	}
 	wg.Go(func() { cancel(w.beat(ctx)) })
 	wg.Wait()
@@ -105,7 +98,7 @@ func (t *Table) areas() []*area {
 	for _, q := range t.set.queries() {
 		a := find(q.base, q.scope)
 		a.add(q, q.filter.any(), append(slices.Clone(t.want(q)), q.filter.root.attributes()...))
-		if q.service == table.Alias && q == t.set.lookup[table.Alias] && t.set.groups.used() {
+		if q == t.set.lookup[table.Alias] && t.set.groups.follows() {
 			// Members may be anywhere: whatever changes may change a group.
 			base := t.set.base
 			if base == "" {
@@ -119,7 +112,9 @@ func (t *Table) areas() []*area {
 }
 
 func (a *area) add(q *query, filter string, attrs []string) {
-	a.queries = append(a.queries, q)
+	if !slices.Contains(a.queries, q) {
+		a.queries = append(a.queries, q)
+	}
 	if a.filter == "" {
 		a.filter = filter
 	} else {
@@ -140,6 +135,8 @@ type watcher struct {
 	changed func(table.Change)
 	areas   []*area
 
+	controls []string // that the server offers
+
 	mu      sync.Mutex
 	pending int // areas that are not followed yet
 	last    map[string]uint64
@@ -157,6 +154,24 @@ func (w *watcher) inForce() {
 	}
 }
 
+// follow returns when an area is followed no more. A server may offer a control
+// that the database behind it does not have.
+func (w *watcher) follow(ctx context.Context, a *area, root *ldap.Entry) error {
+	for _, way := range []struct {
+		oid    string
+		follow func(context.Context, *area, *ldap.Entry) error
+	}{{oidSync, w.sync}, {oidPersistent, w.persist}} {
+		if !slices.Contains(w.controls, way.oid) {
+			continue
+		}
+		err := way.follow(ctx, a, root)
+		if !ldap.IsErrorWithCode(err, ldap.LDAPResultUnavailableCriticalExtension) {
+			return err
+		}
+	}
+	return fmt.Errorf("%w: neither RFC 4533 nor persistent search is offered", table.ErrUnsupported)
+}
+
 // sync follows an area by RFC 4533. It begins where the directory is now: what
 // was before is read by questions, not by this.
 func (w *watcher) sync(ctx context.Context, a *area, root *ldap.Entry) error {
@@ -164,8 +179,12 @@ func (w *watcher) sync(ctx context.Context, a *area, root *ldap.Entry) error {
 	res := w.c.Syncrepl(ctx, req, 64, ldap.SyncRequestModeRefreshAndPersist, w.cookie(ctx, a, root), false)
 	live := false
 	for res.Next() {
-		state, done := syncInfo(res.Controls())
+		state, done, many := syncInfo(res.Controls())
 		switch e := res.Entry(); {
+		case many && live:
+			for _, q := range a.queries {
+				w.changed(table.Change{Service: q.service})
+			}
 		case e != nil && live:
 			w.entry(a, e, state)
 		case done && !live:
@@ -186,18 +205,20 @@ func ended(ctx context.Context, err error) error {
 	return err
 }
 
-// syncInfo returns the state of an entry, or that the refresh is over.
-func syncInfo(controls []ldap.Control) (state ldap.ControlSyncStateState, done bool) {
+// syncInfo returns the state of an entry, that the refresh is over, or that
+// entries are meant which do not come themselves.
+func syncInfo(controls []ldap.Control) (state ldap.ControlSyncStateState, done, many bool) {
 	state = ldap.SyncStateModify
 	for _, c := range controls {
 		switch c := c.(type) {
 		case *ldap.ControlSyncState:
 			state = c.State
 		case *ldap.ControlSyncInfo:
+			many = c.SyncIdSet != nil
 			done = c.RefreshDelete != nil && c.RefreshDelete.RefreshDone || c.RefreshPresent != nil && c.RefreshPresent.RefreshDone
 		}
 	}
-	return state, done
+	return state, done, many
 }
 
 // cookie makes OpenLDAP's cookie for the present state, so that it need not send
@@ -305,7 +326,7 @@ func (w *watcher) differs(a *area, e *ldap.Entry, state ldap.ControlSyncStateSta
 // keys returns the keys for which a query finds an entry. ok is false when that
 // cannot be told.
 func (w *watcher) keys(q *query, e *ldap.Entry) (keys []string, ok bool) {
-	if table.Walked(q.service) || q != w.t.set.lookup[q.service] || q.filter.tell == nil || q.service == table.Alias && w.t.set.groups.used() {
+	if table.Walked(q.service) || q != w.t.set.lookup[q.service] || q.filter.tell == nil || q.service == table.Alias && w.t.set.groups.follows() {
 		return nil, false
 	}
 	for _, n := range q.filter.tell.assertions() {
