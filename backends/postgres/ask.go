@@ -95,9 +95,11 @@ func (l *link) many(ctx context.Context, q *query, keys []string) ([][]table.Row
 	switch {
 	case err == nil:
 		return all, nil
-	case errors.As(err, &e) && (lost(err) || outdated(err) || e.Code == "57014"), l.IsClosed():
+	case errors.As(err, &e) && (lost(err) || outdated(err)), l.IsClosed():
 		return nil, err // of all of them
 	}
+	// One of them may be at fault, or all together be too much: for the time of a
+	// statement, or the size of an answer.
 	return nil, fmt.Errorf("%w: %w", gather.ErrSplit, err)
 }
 

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5/stdlib"
@@ -54,7 +55,7 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 	t := &Table{pool: newPool(cc, src.size, src.timeout), queries: src.queries, channel: src.channel, delim: o.Delimiter()}
 	for _, q := range t.queries.all() {
 		if q.params == 1 {
-			q.waiting = gather.New(t.asker(q), gather.Options{Timeout: src.timeout})
+			q.waiting = gather.New(t.asker(q), gather.Options{Timeout: src.timeout + 2*time.Second})
 		}
 	}
 	return t, nil
