@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"tabard/backends/file"
+	"tabard/backends/ldap"
 	"tabard/backends/postgres"
 	"tabard/backends/sqlite"
 	"tabard/backends/static"
@@ -22,6 +23,7 @@ func Open(ctx context.Context, c config.Table, o table.Options) (table.Backend, 
 		"file":     file.Open,
 		"sqlite":   sqlite.Open,
 		"postgres": postgres.Open,
+		"ldap":     ldap.Open,
 	}[c.Kind]
 	if open == nil {
 		return nil, fmt.Errorf("%s: table %s: tables of kind %q are not supported yet", c.Pos, c.Name, c.Kind)

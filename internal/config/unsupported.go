@@ -16,13 +16,12 @@ type gap[T any] struct {
 }
 
 func tableGaps() []gap[Table] {
-	kinds := []string{"static", "file", "sqlite", "postgres"}
+	kinds := []string{"static", "file", "sqlite", "postgres", "ldap"}
 	return []gap[Table]{
-		{"ldap tables", func(t *Table) bool { return t.Kind == "ldap" }},
 		{"socketmap tables", func(t *Table) bool { return t.Kind == "socketmap" }},
 		{"db tables", func(t *Table) bool { return t.Kind == "db" }},
 		{"table programs", func(t *Table) bool {
-			return !slices.Contains(append(kinds, "ldap", "socketmap", "db"), t.Kind)
+			return !slices.Contains(append(kinds, "socketmap", "db"), t.Kind)
 		}},
 	}
 }

@@ -32,7 +32,6 @@ func TestUnsupported(t *testing.T) {
 		text, want string
 		line       int
 	}{
-		{"table x ldap://h", "ldap tables", 1},
 		{"table x socketmap:inet:h:1:n", "socketmap tables", 1},
 		{"table x db:/x", "db tables", 1},
 		{"table x proc:/x", "table programs", 1},
@@ -103,6 +102,7 @@ func TestUnsupportedDialectOption(t *testing.T) {
 func TestSupported(t *testing.T) {
 	c, err := Parse("x", []byte(`
 table t sqlite:/t
+table l ldap://h/dc=x
 table f file:/f
 table aliases { root = admin }
 pki mx.example cert /c key /k dhe none
