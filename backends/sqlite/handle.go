@@ -15,7 +15,7 @@ const (
 	// busyTimeout is how long SQLite itself waits for a writer, in milliseconds.
 	// In WAL mode readers do not wait at all.
 	busyTimeout = 2000
-	maxConns    = 4
+	maxConns    = 5 // one of them the watch's
 )
 
 // handle is one open database file with its prepared statements. Whoever asks
@@ -91,6 +91,7 @@ type pool struct {
 	cur     *handle
 	retired sync.WaitGroup
 	closed  bool
+	done    chan struct{} // closed by close
 }
 
 // acquire returns a handle on the file as it is now; the caller calls users.Done.
@@ -133,7 +134,10 @@ func (p *pool) drop(h *handle) {
 // close waits for the questions that are being asked.
 func (p *pool) close() {
 	p.mu.Lock()
-	p.closed = true
+	if !p.closed {
+		p.closed = true
+		close(p.done)
+	}
 	if p.cur != nil {
 		p.drop(p.cur)
 	}

@@ -1,7 +1,7 @@
 // Package sqlite answers from SQLite databases: Tabard's own provisioning
 // schema, or any schema through queries in a configuration file with the keys of
 // OpenSMTPD's table-sqlite. It opens databases read-only and keeps no answers: a
-// row that was committed is seen by the next question.
+// row that was committed is seen by the next question, and a watch tells of it.
 //
 // A database that is missing, locked or damaged is a temporary error, and heals
 // when the file does.
@@ -35,6 +35,7 @@ type Table struct {
 var (
 	_ table.Backend   = (*Table)(nil)
 	_ table.Pinger    = (*Table)(nil)
+	_ table.Watcher   = (*Table)(nil)
 	_ table.Validator = (*Table)(nil)
 )
 
@@ -46,7 +47,7 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 	if err != nil {
 		return nil, err
 	}
-	return &Table{pool: pool{path: src.path}, queries: src.queries, delim: o.Delimiter()}, nil
+	return &Table{pool: pool{path: src.path, done: make(chan struct{})}, queries: src.queries, delim: o.Delimiter()}, nil
 }
 
 // Lookup returns what the service's query selects for key: one row's columns,

@@ -12,7 +12,7 @@ import (
 // How soon a watch that was lost is tried again.
 const (
 	minRewatch = 50 * time.Millisecond
-	maxRewatch = 5 * time.Second
+	maxRewatch = time.Second
 )
 
 // follow keeps a watch on the backend until ctx ends.

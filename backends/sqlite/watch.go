@@ -1,0 +1,172 @@
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"tabard/table"
+)
+
+// How a watch looks for commits. Whoever commits writes to the database or its
+// log, which is an event, and only after that the commit can be seen: so it is
+// looked for again for a little while after each event. The slow poll finds what
+// events do not tell, on network file systems for instance.
+const (
+	lookFirst  = 250 * time.Microsecond // then twice as long each time
+	lookTotal  = 20 * time.Millisecond
+	slowPoll   = time.Second
+	blindPoll  = 20 * time.Millisecond // where there are no events at all
+	versionSQL = "PRAGMA data_version"
+)
+
+// Watch implements table.Watcher. Which rows a commit changed is not known, so
+// every change is one of the whole table.
+func (t *Table) Watch(ctx context.Context, changed func(table.Change)) error {
+	w := watch{t: t, events: new(fsnotify.Watcher), poll: blindPoll}
+	if events, err := fsnotify.NewWatcher(); err == nil {
+		w.events, w.poll = events, slowPoll
+		defer events.Close()
+	}
+	defer w.letGo()
+	w.watchDirs()
+	if _, err := w.look(ctx); err != nil {
+		return err
+	}
+	changed(table.Change{})
+	for {
+		if err := w.wait(ctx); err != nil {
+			return err
+		}
+		news, err := w.look(ctx)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			return err
+		}
+		if news {
+			changed(table.Change{})
+		}
+	}
+}
+
+// watch is the state of Watch.
+type watch struct {
+	t      *Table
+	events *fsnotify.Watcher // nil channels when there are no events
+	dirs   []string
+	poll   time.Duration
+	again  time.Duration // until the next look; 0: only an event or the poll leads to one
+	until  time.Time     // of looking again
+
+	h       *handle
+	conn    *sql.Conn
+	version int64
+}
+
+// wait returns when it is time to look.
+func (w *watch) wait(ctx context.Context) error {
+	pause := w.poll
+	if w.again > 0 {
+		pause = w.again
+	}
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-w.events.Events:
+		w.again, w.until = lookFirst, time.Now().Add(lookTotal)
+	case <-w.events.Errors: // lost events: the same as one
+		w.again, w.until = lookFirst, time.Now().Add(lookTotal)
+	case <-timer.C:
+		if w.again *= 2; w.again > 0 && time.Now().Add(w.again).After(w.until) {
+			w.again = 0
+		}
+	case <-w.t.pool.done:
+		return os.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return nil
+}
+
+// look reports whether somebody committed, or put another file in place, since
+// the last look.
+func (w *watch) look(ctx context.Context) (bool, error) {
+	h, err := w.t.pool.acquire()
+	if err != nil {
+		return false, err
+	}
+	if h != w.h {
+		return true, w.change(ctx, h)
+	}
+	h.users.Done() // held already
+	version, err := w.read(ctx)
+	if err != nil || version == w.version {
+		return false, err
+	}
+	w.version = version
+	return true, nil
+}
+
+// change goes over to another handle, which it holds until letGo.
+func (w *watch) change(ctx context.Context, h *handle) error {
+	w.letGo()
+	w.h = h
+	w.watchDirs()
+	var err error
+	// data_version compares with what the same connection saw before.
+	if w.conn, err = h.db.Conn(ctx); err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
+	w.version, err = w.read(ctx)
+	return err
+}
+
+func (w *watch) read(ctx context.Context) (version int64, err error) {
+	if err = w.conn.QueryRowContext(ctx, versionSQL).Scan(&version); err != nil {
+		return 0, fmt.Errorf("watch: %w", err)
+	}
+	return version, nil
+}
+
+func (w *watch) letGo() {
+	if w.conn != nil {
+		_ = w.conn.Close() // it only reads
+		w.conn = nil
+	}
+	if w.h != nil {
+		w.h.users.Done()
+		w.h = nil
+	}
+}
+
+// watchDirs watches the directories in which the database, or a link to it, could
+// be replaced, and its log is written.
+func (w *watch) watchDirs() {
+	if w.events.Events == nil {
+		return
+	}
+	dirs := []string{filepath.Dir(w.t.pool.path)}
+	if real, err := filepath.EvalSymlinks(w.t.pool.path); err == nil && filepath.Dir(real) != dirs[0] {
+		dirs = append(dirs, filepath.Dir(real))
+	}
+	for _, d := range w.dirs {
+		if !slices.Contains(dirs, d) {
+			_ = w.events.Remove(d) // already gone is as good
+		}
+	}
+	w.dirs = dirs
+	for _, d := range dirs {
+		if err := w.events.Add(d); err != nil && !errors.Is(err, os.ErrNotExist) {
+			w.poll = blindPoll
+		}
+	}
+}
