@@ -47,7 +47,10 @@ func parseFilter(text, name string) (*filter, error) {
 	}
 	f := &filter{root: root}
 	f.tell = telling(root)
-	s, _ := f.expand("a@b")
+	s, ok := f.expand("a@b")
+	if !ok {
+		s, _ = f.expand("@b")
+	}
 	if _, err := ldap.CompileFilter(s); err != nil {
 		return nil, fmt.Errorf("%q is not a filter: %w", text, err)
 	}
@@ -154,7 +157,8 @@ func (n *node) keyed() bool {
 	return n.value.keyed() || slices.ContainsFunc(n.kids, (*node).keyed)
 }
 
-// expand returns the filter for a key; ok is false when no entry can match it.
+// expand returns the filter for a key; ok is false when no entry can match it. Of
+// alternatives, those that ask for a part that the key lacks are left out.
 func (f *filter) expand(key string) (s string, ok bool) {
 	var b strings.Builder
 	if !f.root.write(&b, key) {
@@ -171,13 +175,18 @@ func (n *node) write(b *strings.Builder, key string) bool {
 		return ok
 	}
 	b.WriteByte(n.op)
+	written := 0
 	for _, k := range n.kids {
-		if !k.write(b, key) {
+		var part strings.Builder
+		if k.write(&part, key) {
+			b.WriteString(part.String())
+			written++
+		} else if n.op != '|' {
 			return false
 		}
 	}
 	b.WriteByte(')')
-	return true
+	return written > 0
 }
 
 // any returns the filter that whatever could match for some key matches.

@@ -132,7 +132,11 @@ func (q *query) pairs(entries []*ldap.Entry) (table.Row, error) {
 	return row, nil
 }
 
+// formatted fills a value into the query's format.
 func (q *query) formatted(v string) string {
+	if q.service == table.RelayHost {
+		v = nextHop(v)
+	}
 	if q.format == nil || v == "" {
 		return v
 	}
@@ -141,6 +145,16 @@ func (q *query) formatted(v string) string {
 		return v
 	}
 	return s
+}
+
+// nextHop takes the brackets off a host name, which Postfix has around it to keep
+// it from asking for MX records. Those around an IP address stay.
+func nextHop(v string) string {
+	host, rest, ok := strings.Cut(strings.TrimPrefix(v, "["), "]")
+	if !ok || v[0] != '[' || strings.ContainsRune(host, ':') {
+		return v
+	}
+	return host + rest
 }
 
 // columns returns the first value of each attribute.

@@ -12,12 +12,12 @@ import (
 // filled with.
 type part struct {
 	text string
-	from byte // 's': the key, 'd' and 'l': its domain and local part; 0: text
+	from byte // 's': the key; 'd', 'l', 'D': parts of it, see keyPart; 0: text
 }
 
 // template is text with placeholders: %s or %u for the key, %d for what follows
-// its last @, %l for what comes before. %h, the table's name, and %% are text
-// already.
+// its last @, %l for what comes before, %D for what follows the @ of a key that
+// begins with it. %h, the table's name, and %% are text already.
 type template []part
 
 // parseTemplate reads a template for the table called name.
@@ -42,14 +42,14 @@ func parseTemplate(text, name string) (template, error) {
 		switch c := after[0]; c {
 		case 's', 'u':
 			t = append(t, part{from: 's'})
-		case 'd', 'l':
+		case 'd', 'l', 'D':
 			t = append(t, part{from: c})
 		case 'h':
 			add(name)
 		case '%':
 			add("%")
 		default:
-			return nil, fmt.Errorf("unknown placeholder %q; expected one of %%s %%u %%d %%l %%h %%%%", after[:1])
+			return nil, fmt.Errorf("unknown placeholder %q; expected one of %%s %%u %%d %%l %%D %%h %%%%", after[:1])
 		}
 		text = after[1:]
 	}
@@ -89,8 +89,11 @@ func keyPart(from byte, key string) string {
 		return key
 	}
 	local, domain := address.Split(key)
-	if from == 'l' {
+	switch {
+	case from == 'l':
 		return local
+	case from == 'D' && local != "":
+		return ""
 	}
 	return domain
 }
