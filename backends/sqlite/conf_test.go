@@ -65,7 +65,7 @@ func TestNumberParams(t *testing.T) {
 		"a->'$.x' = ?":                 "a->'$.x' = ?1",
 		"'open ?":                      "'open ?",
 	} {
-		if got, _ := numberParams(in); got != want {
+		if got, _ := numberParams(in, "?1"); got != want {
 			t.Errorf("numberParams(%q) = %q, want %q", in, got, want)
 		}
 	}
@@ -79,8 +79,8 @@ func FuzzParseConf(f *testing.F) {
 		if err == nil && src.path == "" {
 			t.Fatalf("parseConf(%q) has no path", s)
 		}
-		sql, n := numberParams(s)
-		if _, again := numberParams(sql); again != n {
+		sql, n := numberParams(s, "?1")
+		if _, again := numberParams(sql, "?1"); again != n {
 			t.Fatalf("numberParams(%q) = %q has %d parameters, then %d", s, sql, n, again)
 		}
 	})

@@ -3,8 +3,11 @@ package sqlite
 import (
 	"fmt"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"tabard/table"
+	"tabard/table/gather"
 )
 
 // query is one statement, checked and ready to prepare.
@@ -14,6 +17,12 @@ type query struct {
 	columns []int  // how many columns the service can read
 	many    bool   // all rows answer, as columns of one Row
 	keyed   bool   // has a parameter
+
+	text    string       // as it was written
+	width   atomic.Int32 // columns, once known; -1: it cannot be asked for many keys
+	waiting *gather.Gatherer[string, []table.Row]
+	once    sync.Once
+	set     *query // for many keys, made by once
 }
 
 // queries are what a table asks its database.
@@ -109,9 +118,9 @@ func newQueries() *queries {
 
 // set adds the query called query_SERVICE or fetch_SERVICE.
 func (q *queries) set(s table.Service, name, text string) error {
-	sql, params := numberParams(text)
+	sql, params := numberParams(text, "?1")
 	columns, many := shape(s)
-	def := &query{name: name, sql: sql, columns: columns, many: many, keyed: true}
+	def := &query{name: name, sql: sql, text: text, columns: columns, many: many, keyed: true}
 	if strings.HasPrefix(name, "fetch_") {
 		if params > 0 {
 			return fmt.Errorf("%s: must not have a parameter", name)
@@ -142,9 +151,9 @@ func (q *queries) all() []*query {
 }
 
 // numberParams writes every parameter of a statement (?, ?2, :name, @name, $1)
-// as ?1, because there is one value only: the key. It returns how many there
+// as param, because there is one value only: the key. It returns how many there
 // are. Strings, quoted names and comments are left alone.
-func numberParams(sql string) (string, int) {
+func numberParams(sql, param string) (string, int) {
 	var b strings.Builder
 	n := 0
 	for i := 0; i < len(sql); {
@@ -154,7 +163,7 @@ func numberParams(sql string) (string, int) {
 			continue
 		}
 		if size := paramLen(sql[i:]); size > 0 {
-			b.WriteString("?1")
+			b.WriteString(param)
 			n++
 			i += size
 			continue

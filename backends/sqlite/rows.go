@@ -43,6 +43,7 @@ func scan(rows *sql.Rows, q *query, yield func(table.Row) bool) error {
 	if err := columnsFit(q, len(names)); err != nil {
 		return err
 	}
+	q.width.CompareAndSwap(0, int32(len(names)))
 	values := make([]any, len(names))
 	targets := make([]any, len(names))
 	for i := range values {

@@ -17,6 +17,7 @@ import (
 	"tabard/internal/config"
 	"tabard/migrations"
 	"tabard/table"
+	"tabard/table/gather"
 )
 
 // Bounds of one answer.
@@ -47,7 +48,11 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 	if err != nil {
 		return nil, err
 	}
-	return &Table{pool: pool{path: src.path, done: make(chan struct{})}, queries: src.queries, delim: o.Delimiter()}, nil
+	t := &Table{pool: pool{path: src.path, done: make(chan struct{})}, queries: src.queries, delim: o.Delimiter()}
+	for _, q := range src.queries.lookup {
+		q.waiting = gather.New(func(ctx context.Context, keys []string) ([][]table.Row, error) { return t.ask(ctx, q, keys) }, gather.Options{})
+	}
+	return t, nil
 }
 
 // Lookup returns what the service's query selects for key: one row's columns,
@@ -57,14 +62,11 @@ func (t *Table) Lookup(ctx context.Context, s table.Service, key string) (table.
 	if q == nil {
 		return nil, t.unsupported("query_", s)
 	}
-	var row table.Row
-	err := t.each(ctx, q, key, func(r table.Row) bool {
-		row = append(row, r...)
-		return q.many
-	})
+	rows, err := t.rows(ctx, q, key)
 	if err != nil {
 		return nil, err
 	}
+	row := slices.Concat(rows...)
 	if row == nil {
 		return nil, table.ErrNotFound
 	}
@@ -178,12 +180,8 @@ func (t *Table) walkQuery(s table.Service) *query {
 }
 
 func (t *Table) exists(ctx context.Context, q *query, key string) (bool, error) {
-	found := false
-	err := t.each(ctx, q, key, func(table.Row) bool {
-		found = true
-		return false
-	})
-	return found, err
+	rows, err := t.rows(ctx, q, key)
+	return len(rows) > 0, err
 }
 
 func (t *Table) walk(ctx context.Context, s table.Service, q *query, key string) (bool, error) {
