@@ -196,6 +196,8 @@ func TestPostgresIndexes(t *testing.T) {
 		"SELECT name FROM users WHERE lower(name) = 'a'",
 		"SELECT name FROM domains WHERE strpos(name, '*') > 0",
 		"SELECT url FROM relays WHERE lower(match) = 'a'",
+		"SELECT url FROM relays WHERE match = '*'",
+		"DELETE FROM aliases WHERE address = 'a'",
 		"SELECT address FROM senders WHERE lower(\"user\") = 'a'",
 		"SELECT key FROM dkim_keys WHERE lower(domain) = 'a'",
 		"SELECT body FROM configs WHERE lower(name) = 'a' ORDER BY version DESC LIMIT 1",

@@ -300,6 +300,16 @@ INSERT INTO u VALUES ('alice', crypt('geheim', gen_salt('bf', 4))), ('null', NUL
 	if _, err := odd.Authenticate(ctx, "alice", "x"); err == nil || strings.Contains(err.Error(), "$2a$") {
 		t.Errorf("a hash for an answer: %v", err)
 	}
+	reads := open(t, writeConf(t, url, "query_auth SELECT $2::int FROM u WHERE name = $1\n")).(*Table)
+	defer reads.Close()
+	if ok, err := reads.Authenticate(ctx, "alice", "geheim"); ok || strings.Contains(fmt.Sprint(err), "geheim") {
+		t.Errorf("a query that quotes the password: %v, %v", ok, err)
+	}
+	quotes := open(t, writeConf(t, url, "query_auth SELECT ($2::text || pw)::int FROM u WHERE name = $1\n")).(*Table)
+	defer quotes.Close()
+	if _, err := quotes.Authenticate(ctx, "alice", "geheim"); err == nil || strings.Contains(err.Error(), "geheim") {
+		t.Errorf("a query that quotes the password: %v", err)
+	}
 	plain := openTable(t, writeConf(t, url, "query_alias SELECT 'a' WHERE $1 = 'a'\n"))
 	if _, err := plain.Check(ctx, table.Auth, "x"); !errors.Is(err, table.ErrUnsupported) {
 		t.Errorf("check of auth: %v", err)

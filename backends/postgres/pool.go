@@ -56,6 +56,7 @@ type pool struct {
 	open       int           // idle and in use
 	connecting bool          // an attempt is being made, or about to be
 	failures   int           // attempts that failed, one after the other
+	failed     time.Time     // when the last one did
 	down       error         // why there is no connection, as far as known
 	plain      bool          // the server takes no session settings: a proxy
 	wake       chan struct{} // closed and replaced when something above changes
@@ -177,7 +178,7 @@ func (p *pool) connect() {
 	p.mu.Lock()
 	pause := time.Duration(0)
 	if p.failures > 0 {
-		pause = min(minBackoff<<min(p.failures-1, 10), maxBackoff)
+		pause = min(minBackoff<<min(p.failures-1, 10), maxBackoff) - time.Since(p.failed)
 	}
 	p.mu.Unlock()
 	select {
@@ -191,6 +192,7 @@ func (p *pool) connect() {
 	p.connecting = false
 	if err != nil {
 		p.failures++
+		p.failed = time.Now()
 		p.down = err
 		return
 	}
@@ -293,17 +295,17 @@ func (p *pool) do(ctx context.Context, f func(context.Context, *link) error) err
 
 func (p *pool) run(caller context.Context, f func(context.Context, *link) error) error {
 	// The server gives up first, and keeps the connection.
-	ctx, cancel := context.WithTimeout(p.life, p.timeout+time.Second)
+	limit := p.timeout + time.Second
+	ctx, cancel := context.WithTimeout(p.life, limit)
 	defer cancel()
+	// Whoever gave up waits for no connection.
+	waits, stop := context.WithTimeout(caller, limit)
+	defer stop()
 	for again := false; ; again = true {
 		began := time.Now()
-		l, err := p.acquire(ctx)
+		l, err := p.acquire(waits)
 		if err != nil {
 			return err
-		}
-		if caller.Err() != nil {
-			p.release(l, false)
-			return caller.Err()
 		}
 		err = f(ctx, l)
 		broken, stale := err != nil && (l.IsClosed() || lost(err)), outdated(err)

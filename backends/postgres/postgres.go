@@ -9,13 +9,14 @@ package postgres
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 
 	"tabard/internal/config"
@@ -54,7 +55,10 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 	}
 	t := &Table{pool: newPool(cc, src.size, src.timeout), queries: src.queries, channel: src.channel, delim: o.Delimiter()}
 	for _, q := range t.queries.all() {
-		if q.params == 1 {
+		switch q.params {
+		case 0:
+			q.waiting = gather.New(t.lister(q), gather.Options{Timeout: src.timeout + 2*time.Second})
+		case 1:
 			q.waiting = gather.New(t.asker(q), gather.Options{Timeout: src.timeout + 2*time.Second})
 		}
 	}
@@ -90,17 +94,24 @@ func (t *Table) rows(ctx context.Context, q *query, key string) ([]table.Row, er
 	return q.waiting.Do(ctx, key)
 }
 
+// lister asks once for all who wait for a list.
+func (t *Table) lister(q *query) gather.Ask[string, []table.Row] {
+	return func(ctx context.Context, keys []string) ([][]table.Row, error) {
+		var rows []table.Row
+		err := t.pool.do(ctx, func(ctx context.Context, l *link) (err error) {
+			rows, err = l.one(ctx, q)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", q.name, err)
+		}
+		return slices.Repeat([][]table.Row{rows}, len(keys)), nil
+	}
+}
+
 // list returns what a query without a key selects.
 func (t *Table) list(ctx context.Context, q *query) ([]table.Row, error) {
-	var rows []table.Row
-	err := t.pool.do(ctx, func(ctx context.Context, l *link) (err error) {
-		rows, err = l.one(ctx, q)
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", q.name, err)
-	}
-	return rows, nil
+	return q.waiting.Do(ctx, "")
 }
 
 // Lookup returns what the service's query selects for key: one row's columns,
@@ -197,7 +208,7 @@ func (t *Table) Authenticate(ctx context.Context, user, password string) (bool, 
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("%s: %w", q.name, err)
+		return false, fmt.Errorf("%s: %w", q.name, withoutValues(err))
 	}
 	if len(rows) == 0 || len(rows[0]) == 0 {
 		return false, nil
@@ -209,6 +220,16 @@ func (t *Table) Authenticate(ctx context.Context, user, password string) (bool, 
 		return false, nil
 	}
 	return false, fmt.Errorf("%s: answers neither true nor false", q.name)
+}
+
+// withoutValues takes the server's words from an error about data, which may
+// quote a password.
+func withoutValues(err error) error {
+	var e *pgconn.PgError
+	if errors.As(err, &e) && !strings.HasPrefix(e.Code, "42") && !strings.HasPrefix(e.Code, "5") && !strings.HasPrefix(e.Code, "08") {
+		return fmt.Errorf("the server refuses a value (SQLSTATE %s)", e.Code)
+	}
+	return err
 }
 
 // Ping connects and prepares every query, without running any. Tabard's own
@@ -235,7 +256,7 @@ func (t *Table) Ping(ctx context.Context) error {
 
 // checkVersion compares the schema with the program's.
 func (t *Table) checkVersion(ctx context.Context) error {
-	var db *sql.DB = stdlib.OpenDB(*t.pool.config.Copy())
+	db := stdlib.OpenDB(*t.pool.config.Copy())
 	defer func() { _ = db.Close() }() // it was only read from
 	have, want, err := migrations.Status(ctx, db, migrations.Postgres, migrations.Provision)
 	if err != nil {
