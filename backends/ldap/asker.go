@@ -81,18 +81,10 @@ func blanked(s string) bool { return strings.Join(strings.Fields(s), " ") != s }
 
 // find runs one search for any of the keys.
 func (a *asker) find(ctx context.Context, keys []string, attrs []string, some bool) ([]*ldap.Entry, error) {
-	var parts []string
-	for _, k := range keys {
-		if f, ok := a.q.filter.expand(k); ok && !blanked(k) {
-			parts = append(parts, f)
-		}
-	}
-	if len(parts) == 0 {
+	keys = slices.DeleteFunc(slices.Clone(keys), blanked)
+	f, n := a.q.filter.expandAny(keys)
+	if n == 0 {
 		return nil, a.t.open()
-	}
-	f := parts[0]
-	if len(parts) > 1 {
-		f = "(|" + strings.Join(parts, "") + ")"
 	}
 	return a.t.search.search(ctx, &request{base: a.q.base, scope: a.q.scope, filter: f, attrs: attrs, some: some})
 }
@@ -139,6 +131,7 @@ func (a *asker) ask(ctx context.Context, questions [][]string) ([][][]*ldap.Entr
 // are asked one at a time.
 func (a *asker) assign(entries []*ldap.Entry, keys []string) (map[string][]*ldap.Entry, error) {
 	byKey := make(map[string][]*ldap.Entry, len(keys))
+	candidates := a.candidates(keys)
 	for _, e := range entries {
 		hits, doubt := 0, false
 		values := func(attr string) []string { return rawValues(e, attr) }
@@ -146,7 +139,7 @@ func (a *asker) assign(entries []*ldap.Entry, keys []string) (map[string][]*ldap
 			doubt = doubt || slices.ContainsFunc(values(attr), func(v string) bool { return !ascii(v) })
 		}
 		inexact := false
-		for _, k := range keys {
+		for _, k := range candidates(e) {
 			if ok, exact := a.q.filter.tell.holds(k, values); ok {
 				byKey[k] = append(byKey[k], e)
 				hits++
@@ -161,6 +154,31 @@ func (a *asker) assign(entries []*ldap.Entry, keys []string) (map[string][]*ldap
 		}
 	}
 	return byKey, nil
+}
+
+// candidates returns a function that gives the keys worth holding against an
+// entry: where values tell the key, those that its values tell, else all.
+func (a *asker) candidates(keys []string) func(e *ldap.Entry) []string {
+	leaves := a.q.filter.tell.assertions()
+	if slices.ContainsFunc(leaves, func(n *node) bool { return !n.value.invertible() }) {
+		return func(*ldap.Entry) []string { return keys }
+	}
+	byValue := make(map[string][]string, len(keys))
+	for _, k := range keys {
+		byValue[normal(k)] = append(byValue[normal(k)], k)
+	}
+	return func(e *ldap.Entry) []string {
+		var found []string
+		for _, n := range leaves {
+			for _, v := range rawValues(e, n.attr) {
+				if k, ok := n.value.invert(normal(v)); ok {
+					found = append(found, byValue[normal(k)]...)
+				}
+			}
+		}
+		slices.Sort(found)
+		return slices.Compact(found)
+	}
 }
 
 func ascii(s string) bool {

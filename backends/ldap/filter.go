@@ -167,10 +167,48 @@ func (f *filter) expand(key string) (s string, ok bool) {
 	return b.String(), true
 }
 
+// expandAny returns the filter for any of several keys. What does not depend on
+// the key is said once: a server would evaluate it for each. n is the number of
+// keys that an entry can match at all.
+func (f *filter) expandAny(keys []string) (s string, n int) {
+	varying, fixed := f.root, ""
+	if f.root.op == '&' {
+		varying = &node{op: '&'}
+		for _, k := range f.root.kids {
+			if k.keyed() {
+				varying.kids = append(varying.kids, k)
+				continue
+			}
+			var b strings.Builder
+			k.write(&b, "")
+			fixed += b.String()
+		}
+		if len(varying.kids) == 1 {
+			varying = varying.kids[0]
+		}
+	}
+	var b strings.Builder
+	for _, k := range keys {
+		var one strings.Builder
+		if varying.write(&one, k) {
+			b.WriteString(one.String())
+			n++
+		}
+	}
+	s = b.String()
+	if n > 1 {
+		s = "(|" + s + ")"
+	}
+	if fixed != "" {
+		s = "(&" + s + fixed + ")"
+	}
+	return s, n
+}
+
 func (n *node) write(b *strings.Builder, key string) bool {
 	b.WriteByte('(')
 	if n.op == 0 {
-		v, ok := n.value.fill(key, ldap.EscapeFilter)
+		v, ok := n.value.fill(key, n.escape)
 		b.WriteString(n.attr + n.rule + v + ")")
 		return ok
 	}
@@ -187,6 +225,15 @@ func (n *node) write(b *strings.Builder, key string) bool {
 	}
 	b.WriteByte(')')
 	return written > 0
+}
+
+// escape keeps a piece of a key from being read as syntax of the filter, and, in
+// a value that is a DN, of that.
+func (n *node) escape(s string) string {
+	if n.value.isDN() {
+		s = ldap.EscapeDN(s)
+	}
+	return ldap.EscapeFilter(s)
 }
 
 // any returns the filter that whatever could match for some key matches.
@@ -314,7 +361,7 @@ func (n *node) holds(key string, values func(attr string) []string) (ok, exact b
 // pieces returns the assertion's value for a key, cut at the wildcards and
 // without escapes.
 func (n *node) pieces(key string) ([]string, bool) {
-	s, ok := n.value.fill(key, ldap.EscapeFilter)
+	s, ok := n.value.fill(key, n.escape)
 	if !ok {
 		return nil, false
 	}

@@ -19,6 +19,7 @@ func TestExpand(t *testing.T) {
 		{"(|(a=%l)(b=%l))", "x@y@z", "(|(a=x@y)(b=x@y))"},
 		{"(!(a:caseExactMatch:=%s))", "k", "(!(a:caseExactMatch:=k))"},
 		{"(& (a=%s) (b>=1))", "k", "(&(a=k)(b>=1))"},
+		{"(memberOf=cn=%l,ou=g)", `a,b*@x`, `(memberOf=cn=a\5c,b\2a,ou=g)`},
 		{"(:dn:2.4.8.10:=%s)", "k", "(:dn:2.4.8.10:=k)"},
 		{"(mail=*@%d)", "nodomain", ""},
 		{"(uid=%l)", "@domain", ""},
@@ -39,6 +40,30 @@ func TestExpand(t *testing.T) {
 		}
 		if _, err := ldap.CompileFilter(got); ok && err != nil {
 			t.Errorf("%s for %q: %v", tt.filter, tt.key, err)
+		}
+	}
+}
+
+func TestExpandAny(t *testing.T) {
+	for _, tt := range []struct {
+		filter string
+		keys   []string
+		want   string
+		n      int
+	}{
+		{"(mail=%s)", []string{"a"}, "(mail=a)", 1},
+		{"(mail=%s)", []string{"a", "b"}, "(|(mail=a)(mail=b))", 2},
+		{"(&(o=x)(mail=%s)(!(p=q)))", []string{"a", "b"}, "(&(|(mail=a)(mail=b))(o=x)(!(p=q)))", 2},
+		{"(&(uid=%l)(mail=%s))", []string{"a@x", "@x"}, "(&(uid=a)(mail=a@x))", 1},
+		{"(&(o=x)(|(uid=%s)(mail=%s)))", []string{"*"}, `(&(|(uid=\2a)(mail=\2a))(o=x))`, 1},
+		{"(&(o=x)(mail=*@%d))", []string{"a"}, "(&(o=x))", 0},
+	} {
+		f, err := parseFilter(tt.filter, "t")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, n := f.expandAny(tt.keys); got != tt.want || n != tt.n {
+			t.Errorf("%s for %q = %s, %d; want %s, %d", tt.filter, tt.keys, got, n, tt.want, tt.n)
 		}
 	}
 }

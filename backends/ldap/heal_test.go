@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -104,6 +105,7 @@ func TestServerRestarts(t *testing.T) {
 func TestServerStalls(t *testing.T) {
 	s := directory(t, ldaptest.Options{})
 	load(t, s, people)
+	before := runtime.NumGoroutine()
 	tab := openConf(t, s, lasting("300ms")...)
 	asks(t, tab, "at first")
 	if err := s.Pause(); err != nil {
@@ -123,6 +125,14 @@ func TestServerStalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	asks(t, tab, "after the pause")
+	if err := tab.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for begin := time.Now(); runtime.NumGoroutine() > before; time.Sleep(5 * time.Millisecond) {
+		if time.Since(begin) > 5*time.Second {
+			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
+		}
+	}
 }
 
 // openConns counts connections to the server's port.

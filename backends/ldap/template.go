@@ -55,6 +55,15 @@ func parseTemplate(text, name string) (template, error) {
 	}
 }
 
+// isDN reports whether the template makes a DN: an attribute, = and a placeholder.
+func (t template) isDN() bool {
+	if len(t) < 2 || t[0].from != 0 {
+		return false
+	}
+	attr, _, ok := strings.Cut(t[0].text, "=")
+	return ok && isAttribute(attr)
+}
+
 // keyed reports whether the template depends on the key.
 func (t template) keyed() bool {
 	for _, p := range t {
@@ -101,6 +110,9 @@ func keyPart(from byte, key string) string {
 // invertible reports whether a value tells the key that fills the template to
 // it: the whole key occurs once, among text that means itself.
 func (t template) invertible() bool {
+	if t.isDN() {
+		return false
+	}
 	keys := 0
 	for _, p := range t {
 		switch p.from {
