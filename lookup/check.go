@@ -129,7 +129,7 @@ func (c *checking) listener(ctx context.Context, i int, l *config.Listener) {
 	if l.Auth != config.AuthNone && l.AuthTable == "" {
 		c.add(Problem{Pos: l.Pos, Cause: "not supported yet: auth by system accounts; give auth a table"})
 	}
-	c.use(ctx, l.Pos, l.AuthTable, table.Credentials)
+	c.auth(ctx, l)
 	c.use(ctx, l.Pos, l.Senders, table.MailAddrMap)
 	c.use(ctx, l.Pos, l.Hostnames, table.AddrName)
 	c.authority(ctx, l.Pos, l.CATable, UseClient)
@@ -140,6 +140,25 @@ func (c *checking) listener(ctx context.Context, i int, l *config.Listener) {
 		c.use(ctx, l.Pos, ref, table.Cert)
 	}
 	c.certificate(ctx, l.Pos, l.PKINames, CertificateRequest{Listener: i})
+}
+
+// auth asks a listener's table how it judges passwords, and for credentials where
+// it does not.
+func (c *checking) auth(ctx context.Context, l *config.Listener) {
+	if l.AuthTable == "" {
+		return
+	}
+	t, err := c.s.tables.get(l.AuthTable)
+	itself := false
+	if err == nil {
+		itself, err = t.Authenticates(ctx)
+	}
+	switch {
+	case err != nil:
+		c.add(Problem{Pos: l.Pos, Table: string(l.AuthTable), Service: table.Auth.String(), Cause: causeOf(err, string(l.AuthTable))})
+	case !itself:
+		c.use(ctx, l.Pos, l.AuthTable, table.Credentials)
+	}
 }
 
 // certificate opens what a listener or action would present by default, and

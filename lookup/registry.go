@@ -8,23 +8,28 @@ import (
 	"time"
 
 	"tabard/internal/config"
+	"tabard/internal/password"
 	"tabard/table"
 	"tabard/table/cache"
 )
 
 // registry holds every table by name, the built-in ones included.
 type registry struct {
-	byName map[config.TableRef]*table.Table
+	byName   map[config.TableRef]*table.Table
+	policies map[string]password.Policy // by table, where there is another than the default
 }
 
 func openTables(ctx context.Context, o Options, hostname string, log *slog.Logger) (*registry, error) {
-	r := &registry{byName: make(map[config.TableRef]*table.Table)}
+	r := &registry{byName: make(map[config.TableRef]*table.Table), policies: make(map[string]password.Policy)}
 	for name, b := range builtins(hostname) {
 		r.byName[name] = table.New(string(name), b, o.Timeout)
 	}
 	for _, t := range o.Config.Tables {
 		if _, taken := r.byName[config.TableRef(t.Name)]; taken {
 			return nil, errors.Join(fmt.Errorf("%s: table %s is declared twice or built in", t.Pos, t.Name), r.close())
+		}
+		if policy := password.Policy(t.Auth); policy != (password.Policy{}) {
+			r.policies[t.Name] = policy
 		}
 		b, err := openTable(ctx, t, o, log)
 		if err != nil {

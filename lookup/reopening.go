@@ -117,6 +117,30 @@ func (r *reopening) Watch(ctx context.Context, changed func(table.Change)) error
 	return table.ErrUnsupported
 }
 
+// Authenticates implements table.Authenticator.
+func (r *reopening) Authenticates(ctx context.Context) (bool, error) {
+	b, err := r.get(ctx)
+	if err != nil {
+		return false, err
+	}
+	if a, ok := b.(table.Authenticator); ok {
+		return a.Authenticates(ctx)
+	}
+	return false, nil
+}
+
+// Authenticate implements table.Authenticator.
+func (r *reopening) Authenticate(ctx context.Context, user, password string) (bool, error) {
+	b, err := r.get(ctx)
+	if err != nil {
+		return false, err
+	}
+	if a, ok := b.(table.Authenticator); ok {
+		return a.Authenticate(ctx, user, password)
+	}
+	return false, table.ErrUnsupported
+}
+
 // Close implements table.Backend.
 func (r *reopening) Close() error {
 	r.mu.Lock()
@@ -129,8 +153,10 @@ func (r *reopening) Close() error {
 }
 
 var (
-	_ table.Backend   = (*reopening)(nil)
-	_ table.Pinger    = (*reopening)(nil)
-	_ table.Watcher   = (*reopening)(nil)
-	_ table.Validator = (*reopening)(nil)
+	_ table.Backend = (*reopening)(nil)
+	_ table.Pinger  = (*reopening)(nil)
+	_ table.Watcher = (*reopening)(nil)
+
+	_ table.Authenticator = (*reopening)(nil)
+	_ table.Validator     = (*reopening)(nil)
 )

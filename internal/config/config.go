@@ -90,6 +90,13 @@ type Unsupported struct {
 	What string
 }
 
+// TableAuth says how the passwords of a table are judged; see password.Policy.
+type TableAuth struct {
+	DefaultScheme string
+	AllowPlain    bool
+	RefuseWeak    bool
+}
+
 // TableCache says how long the answers of a table are believed.
 type TableCache struct {
 	Off      bool
@@ -106,8 +113,8 @@ type Table struct {
 	Source string   // path, URL or program with arguments; empty for static
 	List   []string // entries of an inline list, in order
 	Map    []KeyVal // entries of an inline mapping, in order; List and Map are exclusive
-	Params []KeyVal // Tabard's other table options
 	Cache  TableCache
+	Auth   TableAuth
 }
 
 // KeyVal is one key with its value.

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"tabard/internal/password"
 )
 
 // shape says what can be done with a table, as far as the text tells.
@@ -75,6 +77,23 @@ func (p *parser) addTable(t Table, info *tableInfo) {
 func tableOptions() []option[Table] {
 	return []option[Table]{
 		{word: "cache", parse: tableCache},
+		{word: "default-scheme", parse: func(p *parser, t *Table) *Error {
+			pos := p.tok.pos
+			name, err := p.str("name of a password scheme, such as SSHA512")
+			if err == nil && !password.KnownScheme(name) {
+				err = errorAt(pos, "unknown password scheme %q", name)
+			}
+			t.Auth.DefaultScheme = name
+			return err
+		}},
+		{word: "allow-plain", parse: func(_ *parser, t *Table) *Error {
+			t.Auth.AllowPlain = true
+			return nil
+		}},
+		{word: "refuse-weak", parse: func(_ *parser, t *Table) *Error {
+			t.Auth.RefuseWeak = true
+			return nil
+		}},
 		{word: "stale-ttl", parse: func(p *parser, t *Table) *Error {
 			d, err := p.delay(0)
 			if t.Cache.StaleTTL = d; d == 0 {

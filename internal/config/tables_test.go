@@ -34,6 +34,7 @@ func TestTables(t *testing.T) {
 		{"getpwnam", Table{Kind: "getpwnam"}},
 		{"sqlite:/a cache off", Table{Kind: "sqlite", Source: "/a", Cache: TableCache{Off: true}}},
 		{"sqlite:/a stale-ttl 0s cache ttl 5m", Table{Kind: "sqlite", Source: "/a", Cache: TableCache{TTL: 5 * time.Minute, StaleTTL: -1}}},
+		{"sqlite:/a default-scheme plain-md5 refuse-weak allow-plain", Table{Kind: "sqlite", Source: "/a", Auth: TableAuth{DefaultScheme: "plain-md5", AllowPlain: true, RefuseWeak: true}}},
 		{"sqlite:/a cache size 8M ttl 1s stale-ttl 4h", Table{Kind: "sqlite", Source: "/a", Cache: TableCache{TTL: time.Second, Size: 8 << 20, StaleTTL: 4 * time.Hour}}},
 	}
 	for _, tt := range tests {

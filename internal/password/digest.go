@@ -27,6 +27,8 @@ func digest(scheme string) func() hash.Hash {
 		return sha1.New
 	case "SHA256", "SSHA256":
 		return sha256.New
+	case "SHA384", "SSHA384":
+		return sha512.New384
 	case "SHA512", "SSHA512":
 		return sha512.New
 	}
@@ -74,6 +76,24 @@ func verifyPBKDF2(scheme, rest, password string) (bool, error) {
 		return false, err
 	}
 	return matchPBKDF2(newHash, password, salt, key, rounds)
+}
+
+// verifyDovecotPBKDF2 reads "$1$salt$rounds$key": PBKDF2 with SHA-1, the salt as it
+// stands, the key in hexadecimal.
+func verifyDovecotPBKDF2(rest, password string) (bool, error) {
+	parts := strings.Split(rest, "$")
+	if len(parts) != 5 {
+		return false, fmt.Errorf("%w: {PBKDF2}", ErrFormat)
+	}
+	rounds, err := parseRounds(parts[3])
+	if err != nil {
+		return false, err
+	}
+	key, err := hex.DecodeString(parts[4])
+	if err != nil || len(key) == 0 {
+		return false, fmt.Errorf("%w: {PBKDF2}", ErrFormat)
+	}
+	return matchPBKDF2(sha1.New, password, []byte(parts[2]), key, rounds)
 }
 
 // verifyPackedPBKDF2 reads 389-ds' form: base64 of 4 bytes of rounds, 64 of

@@ -9,6 +9,7 @@
 package password
 
 import (
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"strings"
@@ -37,8 +38,11 @@ const schemeChars = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456
 var (
 	// ErrScheme means that the stored hash is of no scheme known here.
 	ErrScheme = errors.New("unknown password scheme")
-	// ErrPlain means that the stored password is not hashed at all.
+	// ErrPlain means that the stored password is not hashed at all, and that is
+	// not allowed.
 	ErrPlain = errors.New("stored password is not hashed")
+	// ErrWeak means that the scheme is one that the policy refuses.
+	ErrWeak = errors.New("weak password scheme")
 	// ErrFormat means that the scheme is known but the hash cannot be read.
 	ErrFormat = errors.New("malformed password hash")
 	// ErrCost means that verifying would take more time or memory than allowed.
@@ -48,13 +52,29 @@ var (
 	ErrPassword = errors.New("unusable password")
 )
 
+// Policy says which stored passwords are judged at all. The zero value judges
+// every scheme known here, and refuses what is not hashed.
+type Policy struct {
+	// DefaultScheme is that of stored hashes without a {SCHEME} that are no
+	// crypt(3) strings either. Empty: such hashes are ErrScheme.
+	DefaultScheme string
+	// AllowPlain judges passwords that are stored in clear.
+	AllowPlain bool
+	// RefuseWeak refuses passwords in clear, digests without a salt, and
+	// whatever is made of MD5 or SHA-1 by hashing once (or by md5-crypt).
+	RefuseWeak bool
+}
+
+// Verify reports whether password opens stored, by the zero Policy.
+func Verify(stored, password string) (bool, error) { return Policy{}.Verify(stored, password) }
+
 // Verify reports whether password opens stored. An error means that stored
 // cannot be judged (see the Err values); it says nothing about the password.
 //
 // Empty stored hashes and those that begin with '!' or '*' are locked accounts:
 // nothing opens them. No hash is opened by an empty password or by one that
 // holds CR, LF or NUL.
-func Verify(stored, password string) (bool, error) {
+func (p Policy) Verify(stored, password string) (bool, error) {
 	if Locked(stored) {
 		return false, nil
 	}
@@ -64,11 +84,42 @@ func Verify(stored, password string) (bool, error) {
 	if !usable(password) {
 		return false, nil
 	}
+	if p.DefaultScheme != "" && stored[0] != '{' && !isCrypt(stored) {
+		stored = "{" + p.DefaultScheme + "}" + stored
+	}
 	scheme, rest, err := cutScheme(stored)
 	if err != nil {
 		return false, err
 	}
+	if p.RefuseWeak && weak(scheme, rest) {
+		return false, ErrWeak
+	}
+	if isPlain(scheme) {
+		if !p.AllowPlain {
+			return false, ErrPlain
+		}
+		return subtle.ConstantTimeCompare([]byte(rest), []byte(password)) == 1, nil
+	}
 	return verifyScheme(scheme, rest, password)
+}
+
+// isCrypt reports whether stored has the form of crypt(3)'s strings or of RFC 5803.
+func isCrypt(stored string) bool {
+	return strings.HasPrefix(stored, "$") && strings.Count(stored, "$") >= 3 || strings.HasPrefix(stored, "SCRAM-SHA-")
+}
+
+// KnownScheme reports whether name can be a DefaultScheme.
+func KnownScheme(name string) bool {
+	scheme, encoding, _ := strings.Cut(strings.ToUpper(name), ".")
+	if _, err := recode(scheme, encoding, ""); err != nil {
+		return false
+	}
+	if isPlain(scheme) || digest(scheme) != nil {
+		return true
+	}
+	// An empty hash is malformed where the scheme is known.
+	_, err := verifyScheme(scheme, "", "x")
+	return !errors.Is(err, ErrScheme) || isCryptScheme(scheme)
 }
 
 // Locked reports whether no password opens stored.
@@ -81,13 +132,12 @@ func Locked(stored string) bool {
 // plain text.
 func Hashed(stored string) bool {
 	if name, _, ok := strings.Cut(stored, "}"); ok && len(name) > 1 && name[0] == '{' {
-		switch strings.ToUpper(name[1:]) {
-		case "PLAIN", "CLEAR", "CLEARTEXT":
+		if isPlain(strings.ToUpper(name[1:])) {
 			return false
 		}
 		return strings.Trim(name[1:], schemeChars) == ""
 	}
-	return strings.HasPrefix(stored, "$") && strings.Count(stored, "$") >= 3 || strings.HasPrefix(stored, "SCRAM-SHA-")
+	return isCrypt(stored)
 }
 
 // Hash returns a new bcrypt hash ("$2b$10$...") of password, which OpenSMTPD,

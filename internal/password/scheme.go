@@ -40,6 +40,9 @@ func recode(scheme, encoding, rest string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%w: encoding %s", ErrFormat, encoding)
 	}
+	if scheme == "MD5" && strings.HasPrefix(string(raw), "$1$") {
+		return string(raw), nil
+	}
 	if scheme == "PLAIN-MD5" {
 		return hex.EncodeToString(raw), nil
 	}
@@ -49,23 +52,50 @@ func recode(scheme, encoding, rest string) (string, error) {
 	return string(raw), nil
 }
 
-func verifyScheme(scheme, rest, password string) (bool, error) {
+// isCryptScheme reports whether a scheme's hashes are crypt(3) strings, which say
+// themselves what they are.
+func isCryptScheme(scheme string) bool {
 	switch scheme {
 	case "", "CRYPT", "BLF-CRYPT", "BCRYPT", "MD5-CRYPT", "SHA256-CRYPT", "SHA512-CRYPT",
 		"ARGON2", "ARGON2I", "ARGON2D", "ARGON2ID":
+		return true
+	}
+	return false
+}
+
+func isPlain(scheme string) bool {
+	return scheme == "PLAIN" || scheme == "CLEAR" || scheme == "CLEARTEXT"
+}
+
+// weak reports whether a policy that refuses weak schemes refuses this one.
+func weak(scheme, rest string) bool {
+	switch scheme {
+	case "MD5", "LDAP-MD5", "PLAIN-MD5", "SMD5", "MD5-CRYPT", "SHA", "SHA1", "SSHA", "SHA256", "SHA384", "SHA512":
+		return true
+	}
+	return isPlain(scheme) || isCryptScheme(scheme) && (strings.HasPrefix(rest, "$1$") || strings.HasPrefix(rest, "$md5"))
+}
+
+func verifyScheme(scheme, rest, password string) (bool, error) {
+	if isCryptScheme(scheme) {
 		if strings.HasPrefix(rest, "SCRAM-SHA-") {
 			return verifyRFC5803(rest, password)
 		}
 		return verifyCrypt(rest, password)
-	case "PLAIN", "CLEAR", "CLEARTEXT":
-		return false, ErrPlain
+	}
+	switch scheme {
 	case "MD5":
 		// Dovecot means md5-crypt by this name, directories a plain digest.
 		if strings.HasPrefix(rest, "$") {
 			return verifyCrypt(rest, password)
 		}
 		return verifyDigest(scheme, rest, password)
-	case "PBKDF2", "PBKDF2-SHA1", "PBKDF2-SHA256", "PBKDF2-SHA512":
+	case "PBKDF2":
+		if strings.HasPrefix(rest, "$1$") {
+			return verifyDovecotPBKDF2(rest, password)
+		}
+		return verifyPBKDF2(scheme, rest, password)
+	case "PBKDF2-SHA1", "PBKDF2-SHA256", "PBKDF2-SHA512":
 		return verifyPBKDF2(scheme, rest, password)
 	case "PBKDF2_SHA256":
 		return verifyPackedPBKDF2(rest, password)

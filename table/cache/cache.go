@@ -257,7 +257,7 @@ func (c *Cache) get(ctx context.Context, k key) (answer, error) {
 		origin.hit()
 		return e.answer, nil
 	}
-	stale := known && c.o.StaleTTL > 0 && c.o.Clock().Sub(e.at) < c.o.StaleTTL
+	stale := known && !origin.fresh() && c.o.StaleTTL > 0 && c.o.Clock().Sub(e.at) < c.o.StaleTTL
 	if stale && c.isDown() {
 		return c.giveStale(e, origin), nil
 	}
