@@ -208,6 +208,7 @@ func TestLargeAnswers(t *testing.T) {
 	url := pgtest.Database(t)
 	b := open(t, writeConf(t, url, `query_string SELECT repeat('x', $1::int << 20)
 query_alias SELECT 'a' FROM generate_series(1, $1::int)
+query_domain SELECT n FROM generate_series(1, $1::int) n ORDER BY n
 `))
 	defer b.Close()
 	if row, err := b.Lookup(t.Context(), table.String, "10"); err != nil || len(row[0]) != 10<<20 {
@@ -215,6 +216,9 @@ query_alias SELECT 'a' FROM generate_series(1, $1::int)
 	}
 	if row, err := b.Lookup(t.Context(), table.Alias, "1000"); err != nil || len(row) != 1000 {
 		t.Errorf("1,000 rows: %d, %v", len(row), err)
+	}
+	if row, err := b.Lookup(t.Context(), table.Domain, "30000"); err != nil || len(row) != 1 || row[0] != "1" {
+		t.Errorf("the first row of many: %q, %v", row, err)
 	}
 	for s, key := range map[table.Service]string{table.String: "17", table.Alias: "10001"} {
 		if _, err := b.Lookup(t.Context(), s, key); err == nil || !strings.Contains(err.Error(), "too large") {

@@ -198,6 +198,9 @@ func (a *answer) add(q *query, fields []pgconn.FieldDescription, values [][]byte
 	if err := q.fits(len(fields)); err != nil {
 		return err
 	}
+	if !q.many && len(a.rows) > 0 {
+		return nil // the first row is all that counts
+	}
 	row, err := textRow(fields, values)
 	if err != nil {
 		return err
@@ -222,10 +225,11 @@ func newAnswers(q *query, n int) *answers {
 }
 
 func (a *answers) add(i int, q *query, fields []pgconn.FieldDescription, values [][]byte) error {
-	if err := a.each[i].add(q, fields, values); err != nil {
+	n := len(a.each[i].rows)
+	if err := a.each[i].add(q, fields, values); err != nil || len(a.each[i].rows) == n {
 		return err
 	}
-	return a.all.spend(a.each[i].rows[len(a.each[i].rows)-1])
+	return a.all.spend(a.each[i].rows[n])
 }
 
 func (a *answers) rows() [][]table.Row {
