@@ -8,6 +8,8 @@ import (
 	"tabard/backends/file"
 	"tabard/backends/ldap"
 	"tabard/backends/postgres"
+	"tabard/backends/proc"
+	"tabard/backends/socketmap"
 	"tabard/backends/sqlite"
 	"tabard/backends/static"
 	"tabard/internal/config"
@@ -19,14 +21,19 @@ import (
 // see table.Pinger.
 func Open(ctx context.Context, c config.Table, o table.Options) (table.Backend, error) {
 	open := map[string]func(context.Context, config.Table, table.Options) (table.Backend, error){
-		"static":   static.Open,
-		"file":     file.Open,
-		"sqlite":   sqlite.Open,
-		"postgres": postgres.Open,
-		"ldap":     ldap.Open,
+		"static":    static.Open,
+		"file":      file.Open,
+		"sqlite":    sqlite.Open,
+		"postgres":  postgres.Open,
+		"ldap":      ldap.Open,
+		"socketmap": socketmap.Open,
 	}[c.Kind]
-	if open == nil {
+	switch {
+	case open != nil:
+	case c.Kind == "db":
 		return nil, fmt.Errorf("%s: table %s: tables of kind %q are not supported yet", c.Pos, c.Name, c.Kind)
+	default:
+		open = proc.Open // `proc:/path` itself, and TYPE, whose program is table-TYPE
 	}
 	b, err := open(ctx, c, o)
 	if err != nil {

@@ -16,13 +16,8 @@ type gap[T any] struct {
 }
 
 func tableGaps() []gap[Table] {
-	kinds := []string{"static", "file", "sqlite", "postgres", "ldap"}
 	return []gap[Table]{
-		{"socketmap tables", func(t *Table) bool { return t.Kind == "socketmap" }},
 		{"db tables", func(t *Table) bool { return t.Kind == "db" }},
-		{"table programs", func(t *Table) bool {
-			return !slices.Contains(append(kinds, "socketmap", "db"), t.Kind)
-		}},
 	}
 }
 

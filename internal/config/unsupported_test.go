@@ -32,10 +32,7 @@ func TestUnsupported(t *testing.T) {
 		text, want string
 		line       int
 	}{
-		{"table x socketmap:inet:h:1:n", "socketmap tables", 1},
 		{"table x db:/x", "db tables", 1},
-		{"table x proc:/x", "table programs", 1},
-		{"\ntable x redis:/x", "table programs", 2},
 		{"pki * cert /c key /k dhe auto", "pki dhe auto and legacy (only ECDHE is offered)", 1},
 		{certs + "listen on lo smtps pki * auth", "auth without a table (system accounts)", 3},
 		{certs + "listen on lo smtps verify pki *", "client certificates on listeners (verify, cert-auth)", 3},
