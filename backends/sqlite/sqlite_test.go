@@ -9,7 +9,7 @@ import (
 	"strings"
 	"testing"
 
-	"tabard/backends/sqlite/provision"
+	"tabard/backends/provision"
 	"tabard/internal/config"
 	"tabard/migrations"
 	"tabard/table"

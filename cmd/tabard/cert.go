@@ -14,7 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tabard/backends/sqlite/provision"
+	"tabard/backends/provision"
 	"tabard/internal/selfca"
 )
 

@@ -13,7 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
-	"tabard/backends/sqlite/provision"
+	"tabard/backends/provision"
 	"tabard/internal/config"
 	"tabard/internal/password"
 )

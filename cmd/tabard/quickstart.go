@@ -15,7 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"tabard/backends/sqlite/provision"
+	"tabard/backends/provision"
 	"tabard/internal/address"
 	"tabard/internal/config"
 	"tabard/internal/password"
