@@ -26,10 +26,12 @@ type Child struct {
 	listeners map[string]*os.File
 	signals   chan os.Signal
 	stopping  chan struct{}
+	retiring  chan struct{}
 	gone      chan struct{} // the supervisor is
 
 	mu      sync.Mutex
 	stopped bool // stopping is closed
+	retired bool // retiring is
 	calls   map[uint64]chan down
 	seq     uint64
 	layers  []Layer
@@ -37,6 +39,7 @@ type Child struct {
 	edges  sync.Mutex
 	onEdge func(Endpoint)
 	early  []Endpoint // edges that came before onEdge
+	update func(decode func(any) error)
 }
 
 // Endpoint is one end of an edge to another process.
@@ -62,7 +65,7 @@ func Attach() (*Child, error) {
 	}
 	c := &Child{
 		conn: conn, coding: coding, listeners: make(map[string]*os.File), signals: make(chan os.Signal, 1),
-		stopping: make(chan struct{}), gone: make(chan struct{}), calls: make(map[uint64]chan down),
+		stopping: make(chan struct{}), retiring: make(chan struct{}), gone: make(chan struct{}), calls: make(map[uint64]chan down),
 	}
 	// Notify rather than Ignore: what the process executes must not inherit it.
 	signal.Notify(c.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -153,6 +156,18 @@ func (c *Child) Ready() error { return c.tell(up{Kind: upReady}) }
 // Stopping is closed when the process has to stop: to finish what it is doing
 // and end. The supervisor kills it if it takes too long.
 func (c *Child) Stopping() <-chan struct{} { return c.stopping }
+
+// Retiring is closed when another process has taken this one's place: it takes
+// no new work, finishes what it has without haste, and ends. Stopping may follow.
+func (c *Child) Retiring() <-chan struct{} { return c.retiring }
+
+// OnUpdate calls f for each Supervisor.Update that comes from now on, in order
+// with the edges. decode fills in a pointer.
+func (c *Child) OnUpdate(f func(decode func(v any) error)) {
+	c.edges.Lock()
+	defer c.edges.Unlock()
+	c.update = f
+}
 
 // Fail tells the supervisor why the process is about to end.
 func (c *Child) Fail(err error) {

@@ -43,6 +43,10 @@ func (c *Child) listen() {
 		switch {
 		case m.Kind == downStop:
 			c.stop()
+		case m.Kind == downRetire:
+			c.retire()
+		case m.Kind == downUpdate:
+			c.updated(m)
 		case m.Kind == downAnswer:
 			c.deliver(m)
 		case m.Kind == downEdge && f != nil:
@@ -61,6 +65,23 @@ func (c *Child) stop() {
 	if !c.stopped {
 		c.stopped = true
 		close(c.stopping)
+	}
+}
+
+func (c *Child) retire() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.retired {
+		c.retired = true
+		close(c.retiring)
+	}
+}
+
+func (c *Child) updated(m down) {
+	c.edges.Lock()
+	defer c.edges.Unlock()
+	if c.update != nil {
+		c.update(func(v any) error { return c.coding.Unmarshal(m.Data, v) })
 	}
 }
 

@@ -38,16 +38,26 @@ func (s *Supervisor) checkEdges(edges []Edge) error {
 // connectAll makes every edge of p whose other end runs. The caller holds mu.
 func (s *Supervisor) connectAll(p *process) {
 	for _, e := range s.edges {
-		if e.peer(p.spec.Name) == "" {
-			continue
+		peer := e.peer(p.spec.Name)
+		for _, q := range s.procs {
+			switch {
+			case q.spec.Name != peer:
+			case e.From == peer:
+				s.join(e, q, p)
+			default:
+				s.join(e, p, q)
+			}
 		}
-		from, to := s.find(e.From), s.find(e.To)
-		if from == nil || to == nil || from.inst == nil || to.inst == nil {
-			continue
-		}
-		if err := connect(e, from.inst, to.inst); err != nil {
-			s.opts.Log.Error("cannot connect processes", "edge", e.Name, "from", e.From, "to", e.To, "error", err)
-		}
+	}
+}
+
+// join makes an edge if both ends run and belong together. The caller holds mu.
+func (s *Supervisor) join(e Edge, from, to *process) {
+	if from.inst == nil || to.inst == nil || !s.together(from, to) {
+		return
+	}
+	if err := connect(e, from.inst, to.inst); err != nil {
+		s.opts.Log.Error("cannot connect processes", "edge", e.Name, "from", e.From, "to", e.To, "error", err)
 	}
 }
 

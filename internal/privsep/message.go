@@ -32,6 +32,8 @@ const (
 	downEdge                         // Name, Peer, Client, and the socket
 	downAnswer                       // ID; Data or Error
 	downStop
+	downRetire
+	downUpdate // Data
 )
 
 type down struct {

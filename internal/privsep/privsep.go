@@ -44,6 +44,8 @@ type Spec struct {
 	// SetuidPrograms lets the process execute programs that change their user
 	// (mail delivery agents); otherwise the system refuses them for good.
 	SetuidPrograms bool
+	// Replaceable processes are those that Supervisor.Replace starts anew.
+	Replaceable bool
 	// Env is the environment; nil is a minimal one without anything that may
 	// hold a secret.
 	Env []string
@@ -74,6 +76,9 @@ type Options struct {
 	StartTimeout time.Duration
 	// StopTimeout bounds a clean stop of all processes together. Default 30 s.
 	StopTimeout time.Duration
+	// MaxRetired is how many generations that were replaced may finish their
+	// work at once; the oldest one above is stopped. Default 4.
+	MaxRetired int
 	// Backoff paces the restarts.
 	Backoff Backoff
 	// Ready is called once, when every process is ready.
@@ -86,6 +91,9 @@ func (o *Options) defaults() {
 	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = 30 * time.Second
+	}
+	if o.MaxRetired == 0 {
+		o.MaxRetired = 4
 	}
 	o.Backoff.defaults()
 }

@@ -17,11 +17,15 @@ import (
 type process struct {
 	spec  Spec
 	once  bool          // started by Spawn
+	gen   int           // its generation; 0: it outlives them all
 	ready chan struct{} // closed when it is ready for the first time
 	done  chan struct{} // closed when it has ended for good
+	// failed takes the one error of a process that could not be started at all.
+	failed chan error
 
 	// Guarded by Supervisor.mu.
 	launched bool      // supervise runs
+	retired  bool      // another has taken its place: it is not started again
 	inst     *instance // nil while it does not run
 	state    State
 	since    time.Time
@@ -31,7 +35,7 @@ type process struct {
 }
 
 func newProcess(spec Spec, once bool) *process {
-	return &process{spec: spec, once: once, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{})}
+	return &process{spec: spec, once: once, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{}), failed: make(chan error, 1)}
 }
 
 // everReady reports whether p was ready in any of its lives.
@@ -74,6 +78,9 @@ func (s *Supervisor) supervise(p *process) {
 			s.mu.Unlock()
 			return
 		}
+		if s.isRetired(p) {
+			return
+		}
 	}
 }
 
@@ -108,7 +115,10 @@ var errEnded = errors.New("exit status 0")
 
 // start executes the program, says hello, and connects its edges.
 func (s *Supervisor) start(p *process) (*instance, error) {
-	init, err := s.coding.Marshal(p.spec.Init)
+	s.mu.Lock()
+	spec := p.spec
+	s.mu.Unlock()
+	init, err := s.coding.Marshal(spec.Init)
 	if err != nil {
 		return nil, fmt.Errorf("encode its configuration: %w", err)
 	}
@@ -124,20 +134,20 @@ func (s *Supervisor) start(p *process) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	inst := &instance{conn: conn, cmd: s.command(p.spec, far), started: time.Now()}
+	inst := &instance{conn: conn, cmd: s.command(spec, far), started: time.Now()}
 	if err := inst.cmd.Start(); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	inst.kill = func() { _ = inst.cmd.Process.Kill() }
-	if err := s.greet(p.spec, init, inst); err != nil {
+	if err := s.greet(spec, init, inst); err != nil {
 		// Its exit status says more than a write that failed.
 		inst.kill()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.inst = inst
-	if s.stopping {
+	if s.stopping || p.retired {
 		inst.kill()
 		return inst, nil
 	}
@@ -195,6 +205,9 @@ func (s *Supervisor) listen(p *process, inst *instance) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	slots := make(chan struct{}, maxRequests)
+	s.mu.Lock()
+	spec := p.spec
+	s.mu.Unlock()
 	for {
 		var m up
 		if err := inst.conn.Recv(&m); err != nil {
@@ -211,7 +224,7 @@ func (s *Supervisor) listen(p *process, inst *instance) {
 		slots <- struct{}{}
 		go func() {
 			defer func() { <-slots }()
-			s.answer(ctx, p.spec, inst, m)
+			s.answer(ctx, spec, inst, m)
 		}()
 	}
 }

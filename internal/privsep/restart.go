@@ -17,14 +17,14 @@ func (s *Supervisor) ended(p *process, err error) (delay time.Duration, again bo
 		s.logStopped(p, err)
 		return 0, false
 	}
-	if p.once {
+	if p.once || p.retired {
 		s.logStopped(p, err)
 		s.forget(p)
 		return 0, false
 	}
 	if !p.everReady() {
 		p.state = StateStopped
-		s.failed <- fmt.Errorf("%s: %w", p.spec.Name, err)
+		p.failed <- fmt.Errorf("%s: %w", p.spec.Name, err)
 		return 0, false
 	}
 	if ran >= s.opts.Backoff.Healthy {

@@ -15,7 +15,8 @@ const (
 	StateWaiting  State = "waiting"  // for its first start
 	StateStarting State = "starting" // not ready yet
 	StateRunning  State = "running"
-	StateBackoff  State = "backoff" // ended, and to be started again
+	StateBackoff  State = "backoff"  // ended, and to be started again
+	StateRetiring State = "retiring" // replaced, and finishing its work
 	StateStopping State = "stopping"
 	StateStopped  State = "stopped"
 )
@@ -25,6 +26,16 @@ type Status struct {
 	PID       int             `json:"pid"`
 	Stopping  bool            `json:"stopping"`
 	Processes []ProcessStatus `json:"processes"`
+	// Config is for the program to fill in.
+	Config *ConfigStatus `json:"config,omitempty"`
+}
+
+// ConfigStatus tells of the configuration in force.
+type ConfigStatus struct {
+	Source string    `json:"source"` // path or URL
+	Loaded time.Time `json:"loaded"`
+	Hash   string    `json:"hash"`            // of its text, shortened
+	Fault  string    `json:"fault,omitempty"` // why the last attempt to replace it failed
 }
 
 // ProcessStatus is the state of one process.
@@ -51,7 +62,7 @@ func (s *Supervisor) Status() Status {
 	defer s.mu.Unlock()
 	st := Status{PID: os.Getpid(), Stopping: s.stopping, Processes: make([]ProcessStatus, 0, len(s.procs))}
 	for _, p := range s.procs {
-		ps := ProcessStatus{Name: p.spec.Name, State: p.state, Since: p.since, Restarts: p.restarts, LastExit: p.lastExit}
+		ps := ProcessStatus{Name: p.title(), State: p.state, Since: p.since, Restarts: p.restarts, LastExit: p.lastExit}
 		if p.inst != nil {
 			ps.PID, ps.Since, ps.Layers = p.inst.cmd.Process.Pid, p.inst.started, p.inst.layers
 		}

@@ -25,6 +25,7 @@ func (s *Supervisor) stopAll() {
 		if i < len(procs)-1 {
 			share /= 2
 		}
+		s.askAll(procs[i:], p.spec.Name) // those of several generations stop side by side
 		s.stop(p, share)
 	}
 }
@@ -63,6 +64,15 @@ func (s *Supervisor) stop(p *process, patience time.Duration) {
 	case <-p.done:
 	case <-time.After(killWait):
 		s.opts.Log.Error("process cannot be killed", "process", p.spec.Name)
+	}
+}
+
+// askAll asks every process called name.
+func (s *Supervisor) askAll(procs []*process, name string) {
+	for _, p := range procs {
+		if p.spec.Name == name {
+			s.ask(p)
+		}
 	}
 }
 

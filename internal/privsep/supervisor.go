@@ -2,6 +2,7 @@ package privsep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -18,13 +19,16 @@ type Supervisor struct {
 	exe    string
 	coding *rpc.Coding
 
-	failed chan error    // a process could not be started at all
-	halt   chan struct{} // closed when stopping begins
-	kill   chan struct{} // closed when stopping must not take time
+	halt chan struct{} // closed when stopping begins
+	kill chan struct{} // closed when stopping must not take time
+
+	replacing sync.Mutex // held by Replace
 
 	mu       sync.Mutex
 	procs    []*process // in the order in which they stop
 	edges    []Edge
+	gen      int // the generation in force
+	lastGen  int
 	stopping bool
 	killed   bool
 }
@@ -39,7 +43,7 @@ func New(specs []Spec, edges []Edge, opts Options) (*Supervisor, error) {
 	}
 	s := &Supervisor{
 		opts: opts, coding: coding,
-		failed: make(chan error, len(specs)), halt: make(chan struct{}), kill: make(chan struct{}),
+		halt: make(chan struct{}), kill: make(chan struct{}), gen: 1, lastGen: 1,
 	}
 	if s.exe, err = executable(); err != nil {
 		return nil, err
@@ -52,7 +56,11 @@ func New(specs []Spec, edges []Edge, opts Options) (*Supervisor, error) {
 		if s.find(spec.Name) != nil {
 			return nil, fmt.Errorf("process %s: named twice", spec.Name)
 		}
-		s.procs = append(s.procs, newProcess(spec, false))
+		p := newProcess(spec, false)
+		if spec.Replaceable {
+			p.gen = s.gen
+		}
+		s.procs = append(s.procs, p)
 	}
 	if err := s.checkEdges(edges); err != nil {
 		return nil, err
@@ -136,25 +144,43 @@ func (s *Supervisor) Kill() {
 // ends meanwhile.
 func (s *Supervisor) startAll(ctx context.Context) error {
 	for _, p := range slices.Backward(slices.Clone(s.procs)) {
-		s.mu.Lock()
-		p.launched = true
-		s.mu.Unlock()
-		go s.supervise(p)
-		late := time.NewTimer(s.opts.StartTimeout)
-		defer late.Stop()
-		select {
-		case <-p.ready:
-		case err := <-s.failed:
+		err := s.launch(ctx, p)
+		if errors.Is(err, ErrStopping) || ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
 			return err
-		case <-late.C:
-			return fmt.Errorf("%s: not ready after %v", p.spec.Name, s.opts.StartTimeout)
-		case <-ctx.Done():
-			return nil
-		case <-s.kill:
-			return nil
 		}
 	}
 	return nil
+}
+
+// launch starts p and waits until it is ready.
+func (s *Supervisor) launch(ctx context.Context, p *process) error {
+	s.mu.Lock()
+	if s.stopping {
+		s.mu.Unlock()
+		return ErrStopping
+	}
+	p.launched = true
+	s.mu.Unlock()
+	go s.supervise(p)
+	late := time.NewTimer(s.opts.StartTimeout)
+	defer late.Stop()
+	select {
+	case <-p.ready:
+		return nil
+	case err := <-p.failed:
+		return err
+	case <-late.C:
+		return fmt.Errorf("%s: not ready after %v", p.spec.Name, s.opts.StartTimeout)
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.kill:
+		return ErrStopping
+	case <-s.halt:
+		return ErrStopping
+	}
 }
 
 // Spawn starts one more process while the supervisor runs, with edges of its
@@ -195,18 +221,22 @@ func (s *Supervisor) position(name string, edges []Edge) int {
 	return len(s.procs)
 }
 
-// find returns the process called name. The caller holds mu.
+// find returns the process called name, that of the generation in force. The
+// caller holds mu.
 func (s *Supervisor) find(name string) *process {
 	for _, p := range s.procs {
-		if p.spec.Name == name {
+		if p.spec.Name == name && s.current(p) {
 			return p
 		}
 	}
 	return nil
 }
 
-// forget removes a spawned process that has ended. The caller holds mu.
+// forget removes a process that has ended for good. The caller holds mu.
 func (s *Supervisor) forget(p *process) {
 	s.procs = slices.DeleteFunc(s.procs, func(q *process) bool { return q == p })
+	if !p.once {
+		return // its edges are its successor's
+	}
 	s.edges = slices.DeleteFunc(s.edges, func(e Edge) bool { return e.peer(p.spec.Name) != "" })
 }
