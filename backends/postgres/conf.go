@@ -151,3 +151,13 @@ func (src source) finish() (source, error) {
 	}
 	return src, nil
 }
+
+// Database returns the URL or connection string behind a table's source, which may
+// hold a password. own tells whether it is asked by Tabard's own schema.
+func Database(source string) (conninfo string, own bool, err error) {
+	src, err := readSource(source)
+	if err != nil {
+		return "", false, err
+	}
+	return src.conninfo, src.queries.builtin, nil
+}

@@ -38,12 +38,12 @@ func (d *DB) SetCertificates(ctx context.Context, name string, pairs ...Pair) er
 			return fmt.Errorf("certificate %s: %w", name, err)
 		}
 	}
-	return d.inTx(ctx, func(tx *sql.Tx) error {
-		if _, err := tx.ExecContext(ctx, `DELETE FROM certificates WHERE name = ?`, name); err != nil {
+	return d.inTx(ctx, func(tx tx) error {
+		if _, err := tx.exec(ctx, `DELETE FROM certificates WHERE {name} = ?`, name); err != nil {
 			return err
 		}
 		for _, p := range pairs {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO certificates (name, chain, key) VALUES (?, ?, ?)`, name, p.Chain, orNull(p.Key)); err != nil {
+			if _, err := tx.exec(ctx, `INSERT INTO certificates (name, chain, key) VALUES (?, ?, ?)`, name, p.Chain, orNull(p.Key)); err != nil {
 				return explain("certificate "+name, err)
 			}
 		}
@@ -75,7 +75,7 @@ func (d *DB) RemoveCertificates(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "certificate "+name, `DELETE FROM certificates WHERE name = ?`, name)
+	return d.change(ctx, "certificate "+name, `DELETE FROM certificates WHERE {name} = ?`, name)
 }
 
 // ListCertificates returns every certificate, by name. Rows that do not parse
@@ -99,7 +99,7 @@ func (d *DB) SetAuthority(ctx context.Context, name, pem string) error {
 		return fmt.Errorf("authority %s: %w", name, err)
 	}
 	return d.add(ctx, "authority "+name, `INSERT INTO authorities (name, pem) VALUES (?, ?)
-ON CONFLICT (name) DO UPDATE SET pem = excluded.pem`, name, pem)
+ON CONFLICT ({name}) DO UPDATE SET pem = excluded.pem`, name, pem)
 }
 
 // RemoveAuthority removes the trust anchors called name.
@@ -108,13 +108,13 @@ func (d *DB) RemoveAuthority(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "authority "+name, `DELETE FROM authorities WHERE name = ?`, name)
+	return d.change(ctx, "authority "+name, `DELETE FROM authorities WHERE {name} = ?`, name)
 }
 
 // Authority returns the PEM bundle called name.
 func (d *DB) Authority(ctx context.Context, name string) (string, error) {
 	var pem string
-	err := d.db.QueryRowContext(ctx, `SELECT pem FROM authorities WHERE name = ?`, table.Fold(name)).Scan(&pem)
+	err := d.db.QueryRowContext(ctx, d.d.text(`SELECT pem FROM authorities WHERE {name} = ?`), table.Fold(name)).Scan(&pem)
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", fmt.Errorf("authority %s: %w", name, ErrNone)
 	}

@@ -1,6 +1,6 @@
-// Package provision edits the provisioning schema in a SQLite database: what
-// `tabard user`, `domain`, `alias`, `relay` and `cert` do. Servers that have the
-// database open see each change with their next question.
+// Package provision edits the provisioning schema in a SQLite or PostgreSQL
+// database: what `tabard user`, `domain`, `alias`, `relay` and `cert` do. Servers
+// that use the database are told of each change.
 package provision
 
 import (
@@ -10,9 +10,6 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
-
-	"modernc.org/sqlite"
-	sqlite3 "modernc.org/sqlite/lib"
 
 	"tabard/migrations"
 	"tabard/table"
@@ -26,30 +23,47 @@ var (
 
 // DB is a database that is open for editing. It is safe for concurrent use, by
 // several processes too.
-type DB struct{ db *sql.DB }
+type DB struct {
+	db *sql.DB
+	d  dialect
+}
 
-// Open opens the database at path, creates it (readable by its owner only) when
-// it is missing, and brings the provisioning schema to the current version. A
-// schema newer than the program is migrations.ErrNewer.
-func Open(ctx context.Context, path string) (*DB, error) {
-	if err := private(path); err != nil {
+// Create opens the SQLite database at path, creates it (readable by its owner
+// only) when it is missing, and brings the provisioning schema to the current
+// version. A schema newer than the program is migrations.ErrNewer.
+func Create(ctx context.Context, path string) (*DB, error) {
+	s := Source{Path: path}
+	if _, _, err := s.Migrate(ctx); err != nil {
 		return nil, err
 	}
+	return Open(ctx, s)
+}
+
+// Open opens a database that is there and has the current schema.
+func Open(ctx context.Context, s Source) (*DB, error) {
+	db, d, err := s.open()
+	if err != nil {
+		return nil, err
+	}
+	have, want, err := migrations.Status(ctx, db, string(d), migrations.Provision)
+	if err == nil && have < want {
+		err = fmt.Errorf("provisioning schema has version %d, version %d is needed: run tabard migrate", have, want)
+	}
+	if err != nil {
+		db.Close()
+		return nil, fmt.Errorf("%s: %w", s, err)
+	}
+	return &DB{db: db, d: d}, nil
+}
+
+func openSQLite(path string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
 	v := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}
 	for _, p := range []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "trusted_schema(0)", "secure_delete(1)"} {
 		v.Add("_pragma", p)
 	}
 	u.RawQuery = v.Encode()
-	db, err := sql.Open("sqlite", u.String())
-	if err != nil {
-		return nil, err
-	}
-	if _, _, err := migrations.Up(ctx, db, migrations.SQLite, migrations.Provision); err != nil {
-		db.Close()
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return &DB{db: db}, nil
+	return sql.Open("sqlite", u.String())
 }
 
 // Close closes the database.
@@ -57,13 +71,13 @@ func (d *DB) Close() error { return d.db.Close() }
 
 // add inserts a row; one that is there already is ErrExists.
 func (d *DB) add(ctx context.Context, what, query string, args ...any) error {
-	_, err := d.db.ExecContext(ctx, query, args...)
+	_, err := d.db.ExecContext(ctx, d.d.text(query), args...)
 	return explain(what, err)
 }
 
 // change runs a statement that must touch a row, else it is ErrNone.
 func (d *DB) change(ctx context.Context, what, query string, args ...any) error {
-	r, err := d.db.ExecContext(ctx, query, args...)
+	r, err := d.db.ExecContext(ctx, d.d.text(query), args...)
 	if err != nil {
 		return explain(what, err)
 	}
@@ -79,19 +93,15 @@ func explain(what string, err error) error {
 	if err == nil {
 		return nil
 	}
-	var e *sqlite.Error
-	if errors.As(err, &e) {
-		switch e.Code() {
-		case sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY:
-			return fmt.Errorf("%s: %w", what, ErrExists)
-		}
+	if isTaken(err) {
+		return fmt.Errorf("%s: %w", what, ErrExists)
 	}
 	return fmt.Errorf("%s: %w", what, err)
 }
 
 // list runs a query and collects its rows by scan.
 func list[T any](ctx context.Context, d *DB, query string, scan func(scan func(...any) error) (T, error), args ...any) ([]T, error) {
-	rows, err := d.db.QueryContext(ctx, query, args...)
+	rows, err := d.db.QueryContext(ctx, d.d.text(query), args...)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"os"
 	"path/filepath"
@@ -11,29 +10,82 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tabard/backends/postgres"
 	"tabard/backends/sqlite"
 	"tabard/internal/config"
+	"tabard/internal/pgtest"
 	"tabard/migrations"
 	"tabard/table"
 	"tabard/table/tabletest"
 )
 
-// opened returns a new database, and a table that serves it.
+func TestMain(m *testing.M) { os.Exit(pgtest.Main(m)) }
+
+// opener returns a new database, a table that serves it, and its path if it is a
+// file.
+type opener func(t *testing.T) (*DB, *table.Table, string)
+
+// opened is the opener for SQLite.
 func opened(t *testing.T) (*DB, *table.Table, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "mail.db")
-	d, err := Open(context.Background(), path)
+	d, err := Create(context.Background(), path)
+	return served(t, d, err, sqlite.Open, path)
+}
+
+// openedPostgres is the opener for PostgreSQL.
+func openedPostgres(t *testing.T) (*DB, *table.Table, string) {
+	t.Helper()
+	s := Source{Conninfo: pgtest.Database(t)}
+	if _, err := Open(t.Context(), s); err == nil || !strings.Contains(err.Error(), "run tabard migrate") {
+		t.Errorf("a database without the schema: %v", err)
+	}
+	if from, to, err := s.Migrate(t.Context()); err != nil || from != 0 || to == 0 {
+		t.Fatal(from, to, err)
+	}
+	d, err := Open(t.Context(), s)
+	return served(t, d, err, postgres.Open, s.Conninfo)
+}
+
+func served(t *testing.T, d *DB, err error, open func(context.Context, config.Table, table.Options) (table.Backend, error), source string) (*DB, *table.Table, string) {
+	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { d.Close() })
-	b, err := sqlite.Open(context.Background(), config.Table{Name: "mail", Source: path}, table.Options{})
+	b, err := open(context.Background(), config.Table{Name: "mail", Source: source}, table.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	tab := table.New("mail", b, 0)
 	t.Cleanup(func() { tab.Close() })
-	return d, tab, path
+	return d, tab, source
+}
+
+// TestDialects does the same in both databases.
+func TestDialects(t *testing.T) {
+	for name, open := range map[string]opener{"sqlite": opened, "postgres": openedPostgres} {
+		t.Run(name, func(t *testing.T) {
+			for name, test := range map[string]func(*testing.T, opener){
+				"users": testUsers, "refused users": testUsersRefuse, "domains and aliases": testDomainsAndAliases,
+				"relays and senders": testRelaysAndSenders, "certificates": testCertificates,
+				"authorities": testAuthorities, "rollback": testRollback,
+			} {
+				t.Run(name, func(t *testing.T) { test(t, open) })
+			}
+		})
+	}
+}
+
+// What is not there is not made by looking at it.
+func TestOpenMakesNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "none.db")
+	if _, err := Open(t.Context(), Source{Path: path}); err == nil || !strings.Contains(err.Error(), "tabard migrate") {
+		t.Errorf("a missing database: %v", err)
+	}
+	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it was made: %v", err)
+	}
 }
 
 // must fails the test at the first error.
@@ -61,19 +113,19 @@ func TestOpen(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v, %v; want 0600: it holds private keys", info.Mode(), err)
 	}
-	again, err := Open(ctx, path)
+	again, err := Create(ctx, path)
 	must(t, err, again.Close())
 	if _, err := d.db.Exec(`INSERT INTO tabard_provision_version (version_id, is_applied) VALUES (9999, 1)`); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Open(ctx, path)
+	_, err = Create(ctx, path)
 	is(t, err, migrations.ErrNewer)
-	if _, err = Open(ctx, filepath.Join(t.TempDir(), "no", "such", "dir.db")); err == nil {
+	if _, err = Create(ctx, filepath.Join(t.TempDir(), "no", "such", "dir.db")); err == nil {
 		t.Error("a directory that is missing was accepted")
 	}
 }
 
-func TestUsers(t *testing.T) {
+func testUsers(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, tab, _ := opened(t)
 	uid, gid := int64(1000), int64(100)
@@ -103,7 +155,7 @@ func TestUsers(t *testing.T) {
 	}
 }
 
-func TestUsersRefuse(t *testing.T) {
+func testUsersRefuse(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, _, _ := opened(t)
 	bad := int64(-5)
@@ -125,7 +177,7 @@ func TestUsersRefuse(t *testing.T) {
 	}
 }
 
-func TestDomainsAndAliases(t *testing.T) {
+func testDomainsAndAliases(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, tab, _ := opened(t)
 	must(t, d.AddDomain(ctx, "Example.org"), d.AddDomain(ctx, "*.example.net"))
@@ -157,7 +209,7 @@ func TestDomainsAndAliases(t *testing.T) {
 	is(t, d.RemoveAlias(ctx, "team@example.org", ""), ErrNone)
 }
 
-func TestRelaysAndSenders(t *testing.T) {
+func testRelaysAndSenders(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, tab, _ := opened(t)
 	must(t, d.AddRelay(ctx, RelayRow{"*", "tls://label@b.example", 10, 1}), d.AddRelay(ctx, RelayRow{"*", "tls://a.example", 5, 1}))
@@ -193,7 +245,7 @@ func TestRelaysAndSenders(t *testing.T) {
 	}
 }
 
-func TestCertificates(t *testing.T) {
+func testCertificates(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, tab, _ := opened(t)
 	ca := tabletest.NewPair(t, "CA", "ecdsa", nil)
@@ -222,7 +274,7 @@ func TestCertificates(t *testing.T) {
 	is(t, d.RemoveCertificates(ctx, "mx.example.org"), ErrNone)
 }
 
-func TestAuthorities(t *testing.T) {
+func testAuthorities(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, tab, _ := opened(t)
 	a, b := tabletest.NewPair(t, "A", "ecdsa", nil), tabletest.NewPair(t, "B", "ecdsa", nil)
@@ -246,12 +298,12 @@ func TestAuthorities(t *testing.T) {
 }
 
 // A transaction that fails half-way leaves nothing.
-func TestRollback(t *testing.T) {
+func testRollback(t *testing.T, opened opener) {
 	ctx := context.Background()
 	d, _, _ := opened(t)
 	must(t, d.AddDomain(ctx, "example.org"))
 	broken := errors.New("broken")
-	err := d.inTx(ctx, func(tx *sql.Tx) error {
+	err := d.inTx(ctx, func(tx tx) error {
 		if _, err := tx.Exec(`DELETE FROM domains`); err != nil {
 			return err
 		}

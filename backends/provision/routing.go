@@ -28,7 +28,7 @@ func (d *DB) RemoveDomain(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "domain "+name, `DELETE FROM domains WHERE name = ?`, name)
+	return d.change(ctx, "domain "+name, `DELETE FROM domains WHERE {name} = ?`, name)
 }
 
 // ListDomains returns every domain, by name.
@@ -60,7 +60,7 @@ func (d *DB) RemoveAlias(ctx context.Context, addr, target string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "alias "+addr, `DELETE FROM aliases WHERE address = ?1 AND (?2 = '' OR target = ?2)`, addr, target)
+	return d.change(ctx, "alias "+addr, `DELETE FROM aliases WHERE {address} = ?1 AND (?2 = '' OR target = ?2)`, addr, target)
 }
 
 // ListAliases returns every alias, by address.
@@ -87,7 +87,7 @@ func (d *DB) AddSender(ctx context.Context, user, addr string) error {
 	if addr, err = key("sender", addr); err != nil {
 		return err
 	}
-	return d.add(ctx, "sender "+addr+" of "+user, `INSERT INTO senders (user, address) VALUES (?, ?)`, user, addr)
+	return d.add(ctx, "sender "+addr+" of "+user, `INSERT INTO senders ("user", address) VALUES (?, ?)`, user, addr)
 }
 
 // RemoveSender takes back what AddSender gave; all of the user's with an empty
@@ -97,12 +97,12 @@ func (d *DB) RemoveSender(ctx context.Context, user, addr string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "senders of "+user, `DELETE FROM senders WHERE user = ?1 AND (?2 = '' OR address = ?2)`, user, table.Fold(addr))
+	return d.change(ctx, "senders of "+user, `DELETE FROM senders WHERE {user} = ?1 AND (?2 = '' OR {address} = ?2)`, user, table.Fold(addr))
 }
 
 // ListSenders returns every sender, by user.
 func (d *DB) ListSenders(ctx context.Context) ([]SenderRow, error) {
-	return list(ctx, d, `SELECT user, address FROM senders ORDER BY user, id`,
+	return list(ctx, d, `SELECT "user", address FROM senders ORDER BY {user}, id`,
 		func(scan func(...any) error) (s SenderRow, err error) {
 			err = scan(&s.User, &s.Address)
 			return s, err
@@ -137,7 +137,7 @@ func (d *DB) RemoveRelay(ctx context.Context, match, url string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "relay for "+match, `DELETE FROM relays WHERE match = ?1 AND (?2 = '' OR url = ?2)`, match, url)
+	return d.change(ctx, "relay for "+match, `DELETE FROM relays WHERE {match} = ?1 AND (?2 = '' OR url = ?2)`, match, url)
 }
 
 // ListRelays returns every relay, by match and in order of preference.
@@ -165,7 +165,7 @@ func (d *DB) SetRelayCredential(ctx context.Context, label, username, password s
 		return errors.New("user name and password must be given, without NUL, CR and LF")
 	}
 	return d.add(ctx, "label "+label, `INSERT INTO relay_credentials (label, username, password) VALUES (?, ?, ?)
-ON CONFLICT (label) DO UPDATE SET username = excluded.username, password = excluded.password`, label, username, password)
+ON CONFLICT ({label}) DO UPDATE SET username = excluded.username, password = excluded.password`, label, username, password)
 }
 
 // RemoveRelayCredential removes a label.
@@ -174,7 +174,7 @@ func (d *DB) RemoveRelayCredential(ctx context.Context, label string) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "label "+label, `DELETE FROM relay_credentials WHERE label = ?`, label)
+	return d.change(ctx, "label "+label, `DELETE FROM relay_credentials WHERE {label} = ?`, label)
 }
 
 // ListRelayCredentials returns every label.

@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
 	"path"
@@ -45,7 +44,7 @@ func (d *DB) SetPassword(ctx context.Context, name, hash string) error {
 	if err := checkHash(hash); err != nil {
 		return err
 	}
-	return d.change(ctx, "user "+name, `UPDATE users SET password = ? WHERE name = ?`, orNull(hash), name)
+	return d.change(ctx, "user "+name, `UPDATE users SET password = ? WHERE {name} = ?`, orNull(hash), name)
 }
 
 // EnableUser lets a user log in and receive mail, or not.
@@ -54,7 +53,7 @@ func (d *DB) EnableUser(ctx context.Context, name string, enabled bool) error {
 	if err != nil {
 		return err
 	}
-	return d.change(ctx, "user "+name, `UPDATE users SET enabled = ? WHERE name = ?`, enabled, name)
+	return d.change(ctx, "user "+name, `UPDATE users SET enabled = ? WHERE {name} = ?`, enabled, name)
 }
 
 // RemoveUser removes a user, and with it the user's senders.
@@ -63,15 +62,15 @@ func (d *DB) RemoveUser(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	return d.inTx(ctx, func(tx *sql.Tx) error {
-		r, err := tx.ExecContext(ctx, `DELETE FROM users WHERE name = ?`, name)
+	return d.inTx(ctx, func(tx tx) error {
+		r, err := tx.exec(ctx, `DELETE FROM users WHERE {name} = ?`, name)
 		if err != nil {
 			return err
 		}
 		if n, err := r.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, fmt.Errorf("user %s: %w", name, ErrNone))
 		}
-		_, err = tx.ExecContext(ctx, `DELETE FROM senders WHERE user = ?`, name)
+		_, err = tx.exec(ctx, `DELETE FROM senders WHERE {user} = ?`, name)
 		return err
 	})
 }
@@ -86,15 +85,15 @@ func (d *DB) ListUsers(ctx context.Context) ([]User, error) {
 }
 
 // inTx runs f in one transaction.
-func (d *DB) inTx(ctx context.Context, f func(*sql.Tx) error) error {
-	tx, err := d.db.BeginTx(ctx, nil)
+func (d *DB) inTx(ctx context.Context, f func(tx) error) error {
+	begun, err := d.db.BeginTx(ctx, nil)
 	if err != nil {
 		return err
 	}
-	if err := f(tx); err != nil {
-		return errors.Join(err, tx.Rollback())
+	if err := f(tx{begun, d.d}); err != nil {
+		return errors.Join(err, begun.Rollback())
 	}
-	return tx.Commit()
+	return begun.Commit()
 }
 
 // checkHash refuses what is certainly not one: text that would break a line, or

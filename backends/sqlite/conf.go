@@ -133,3 +133,13 @@ func (src source) finish() (source, error) {
 	}
 	return ownSource(src.path)
 }
+
+// Database returns the path of the database behind a table's source. own tells
+// whether it is asked by Tabard's own schema.
+func Database(source string) (path string, own bool, err error) {
+	src, err := readSource(source)
+	if err != nil {
+		return "", false, err
+	}
+	return src.path, src.queries.builtin, nil
+}

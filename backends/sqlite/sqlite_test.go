@@ -19,7 +19,7 @@ import (
 // newDB creates a database with the provisioning schema.
 func newDB(t testing.TB, path string) *sql.DB {
 	t.Helper()
-	p, err := provision.Open(context.Background(), path)
+	p, err := provision.Create(context.Background(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

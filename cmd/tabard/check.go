@@ -2,24 +2,15 @@ package main
 
 import (
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"net/url"
-	"os"
-	"path/filepath"
-	"strings"
-	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	_ "modernc.org/sqlite" // the driver of the databases that migrate opens
 
 	"tabard/internal/config"
 	"tabard/lookup"
-	"tabard/migrations"
 )
 
 // toolTimeout bounds what a command line tool waits for tables and servers.
@@ -85,85 +76,4 @@ func withService(cfg *config.Config, path string, f func(context.Context, *looku
 		return withCode(exConfig, err)
 	}
 	return errors.Join(f(ctx, svc), svc.Close())
-}
-
-func newMigrate(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "migrate",
-		Short: "Bring the databases of Tabard's own schema, and the queue, to this version",
-		Long: `Migrate creates or upgrades every SQLite database that the configuration declares with
-Tabard's own schema, and the queue's. A database that is newer than this program is
-refused and left alone.`,
-		Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := g.load()
-			if err != nil {
-				return err
-			}
-			for _, t := range cfg.Tables {
-				if t.Kind != "sqlite" || strings.HasSuffix(t.Source, ".conf") {
-					continue
-				}
-				if err := migrate(cmd, "table "+t.Name, t.Source, migrations.Provision); err != nil {
-					return err
-				}
-			}
-			path := newQueueConfig(cfg, "").Path
-			// Users are needed only where there is a directory to give to one.
-			if _, err := os.Stat(filepath.Dir(path)); errors.Is(err, fs.ErrNotExist) {
-				ids, err := identities(cfg)
-				if err != nil {
-					return err
-				}
-				if err := spool(path, ids[procQueue]); err != nil {
-					return withCode(exCantCreat, err)
-				}
-			}
-			return migrate(cmd, "queue", path, migrations.Queue)
-		},
-	}
-}
-
-// createFor makes an empty file unless there is one. What root makes belongs to the
-// owner of its directory, who is the one that runs on it later.
-func createFor(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
-	if errors.Is(err, fs.ErrExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	dir, err := os.Stat(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	if owner, ok := dir.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
-		return f.Chown(int(owner.Uid), int(owner.Gid))
-	}
-	return nil
-}
-
-func migrate(cmd *cobra.Command, what, path string, schema migrations.Schema) error {
-	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
-	defer cancel()
-	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-		return withCode(exCantCreat, err)
-	}
-	// The database may hold keys: made here, it is nobody else's to read.
-	if err := createFor(path); err != nil {
-		return withCode(exCantCreat, err)
-	}
-	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: path}).EscapedPath()+"?_pragma=busy_timeout(10000)&_pragma=journal_mode(WAL)")
-	if err != nil {
-		return withCode(exCantCreat, err)
-	}
-	defer func() { _ = db.Close() }()
-	from, to, err := migrations.Up(ctx, db, "sqlite", schema)
-	if err != nil {
-		return exitf(exDataErr, "%s: %s: %w", what, path, err)
-	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s: version %d, was %d\n", what, path, to, from)
-	return err
 }

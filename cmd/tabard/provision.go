@@ -13,24 +13,45 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"tabard/backends/postgres"
 	"tabard/backends/provision"
+	"tabard/backends/sqlite"
 	"tabard/internal/config"
 	"tabard/internal/password"
 )
 
 // provisioning returns the database of our own schema that the configuration
 // declares: the table called name, or the first one.
-func provisioning(cfg *config.Config, name string) (path string, err error) {
+func provisioning(cfg *config.Config, name string) (provision.Source, error) {
 	for _, t := range cfg.Tables {
-		if t.Kind != "sqlite" || strings.HasSuffix(t.Source, ".conf") || name != "" && t.Name != name {
+		if name != "" && t.Name != name {
 			continue
 		}
-		return t.Source, nil
+		src, own, err := database(t)
+		switch {
+		case err != nil && (name != "" || own):
+			return provision.Source{}, exitf(exConfig, "%s: table %s: %w", t.Pos, t.Name, err)
+		case own:
+			return src, nil
+		case name != "":
+			return provision.Source{}, exitf(exUsage, "%s: table %s does not have Tabard's own schema: its rows are edited with its own tools", t.Pos, t.Name)
+		}
 	}
 	if name != "" {
-		return "", exitf(exUsage, "the configuration has no table %q on SQLite with Tabard's own schema", name)
+		return provision.Source{}, exitf(exUsage, "the configuration has no table %q", name)
 	}
-	return "", exitf(exConfig, "the configuration has no table on SQLite with Tabard's own schema to edit")
+	return provision.Source{}, exitf(exConfig, "the configuration has no table with Tabard's own schema to edit, on SQLite or PostgreSQL")
+}
+
+// database returns the database of a table; own tells whether it has our schema.
+func database(t config.Table) (src provision.Source, own bool, err error) {
+	switch t.Kind {
+	case "sqlite":
+		src.Path, own, err = sqlite.Database(t.Source)
+	case "postgres":
+		src.Conninfo, own, err = postgres.Database(t.Source)
+	}
+	return src, own, err
 }
 
 // editor is a group of commands on the provisioning database.
@@ -42,7 +63,7 @@ type editor struct {
 func newEditor(g *globals, use, short string) (*editor, *cobra.Command) {
 	e := &editor{g: g}
 	cmd := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.PersistentFlags().StringVar(&e.table, "table", "", "`table` of the configuration to edit (default the first one on SQLite)")
+	cmd.PersistentFlags().StringVar(&e.table, "table", "", "`table` of the configuration to edit (default the first one with Tabard's own schema)")
 	return e, cmd
 }
 
@@ -52,13 +73,13 @@ func (e *editor) with(ctx context.Context, f func(context.Context, *provision.DB
 	if err != nil {
 		return err
 	}
-	path, err := provisioning(cfg, e.table)
+	src, err := provisioning(cfg, e.table)
 	if err != nil {
 		return err
 	}
-	db, err := provision.Open(ctx, path)
+	db, err := provision.Open(ctx, src)
 	if err != nil {
-		return withCode(exCantCreat, err)
+		return withCode(exUnavailable, err)
 	}
 	defer func() { _ = db.Close() }()
 	return withCode(exDataErr, f(ctx, db))

@@ -130,7 +130,7 @@ func (q *quickstart) provision(ctx context.Context) error {
 	if ctx == nil {
 		ctx = context.Background()
 	}
-	db, err := provision.Open(ctx, filepath.Join(q.params.Dir, "mail.db"))
+	db, err := provision.Create(ctx, filepath.Join(q.params.Dir, "mail.db"))
 	if err != nil {
 		return err
 	}
