@@ -53,7 +53,7 @@ func TestExample(t *testing.T) {
 	url := pgtest.Database(t)
 	conn := connect(t, url)
 	exec(t, conn, readDoc(t, "examples/postgres-notify.sql"))
-	conf := readDoc(t, "examples/postgres.conf")
+	conf := readDoc(t, "examples/postgres.table")
 	_, schema, _ := strings.Cut(conf, "\n# CREATE TABLE")
 	exec(t, conn, "CREATE TABLE"+strings.ReplaceAll(schema, "\n#", "\n"))
 	exec(t, conn, `INSERT INTO domains VALUES ('example.org');
