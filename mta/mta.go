@@ -29,13 +29,15 @@ type MTA struct {
 	perHost   *limiter // connections, by address
 	idle      *idlers
 	penalties *penalties
+	work      context.Context // ends when no more jobs are taken
+	rest      context.CancelFunc
 	hard      context.Context // ends when running transactions must
 }
 
 // New returns an MTA that takes its work from w. It does nothing before Run.
 func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 	cfg = cfg.withDefaults()
-	return &MTA{
+	m := &MTA{
 		cfg: cfg, lookup: l, queue: w,
 		perDest:   newLimiter(cfg.Limits.PerDestination, cfg.Limits.Waiting),
 		perHost:   newLimiter(cfg.Limits.PerHost, cfg.Limits.InFlight),
@@ -43,7 +45,13 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 		penalties: newPenalties(time.Now),
 		hard:      context.Background(),
 	}
+	m.work, m.rest = context.WithCancel(context.Background())
+	return m
 }
+
+// Retire makes Run take no more jobs, hand back those that wait, and return when
+// running transactions have finished, however long they take.
+func (m *MTA) Retire() { m.rest() }
 
 // Run delivers until ctx ends. Then it takes no more jobs, hands back those that
 // wait, lets running transactions finish for at most Config.StopTimeout, and
@@ -56,10 +64,14 @@ func (m *MTA) Run(ctx context.Context) error {
 	defer cut()
 	m.hard = hard
 	var jobs sync.WaitGroup
-	m.take(ctx, &jobs)
-	timer := time.AfterFunc(m.cfg.StopTimeout, cut)
+	defer context.AfterFunc(ctx, m.rest)()
+	m.take(m.work, &jobs)
+	patience := context.AfterFunc(ctx, func() {
+		pause(m.hard, m.cfg.StopTimeout)
+		cut()
+	})
+	defer patience()
 	jobs.Wait()
-	timer.Stop()
 	m.idle.close()
 	return nil
 }

@@ -68,6 +68,17 @@ func (a *actions) ask(ctx context.Context) error {
 	return nil
 }
 
+// renew asks for all actions at once, because they have changed. Without an
+// answer what was known is forgotten, to be asked for when it is needed.
+func (a *actions) renew(ctx context.Context) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.ask(ctx); err != nil {
+		a.known.Store(nil)
+		a.asked = time.Time{}
+	}
+}
+
 // follow keeps up with the configuration until ctx ends.
 func (a *actions) follow(ctx context.Context) {
 	tick := time.NewTicker(actionsEvery)

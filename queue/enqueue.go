@@ -46,7 +46,7 @@ func (q *Queue) envelope(ctx context.Context, r *Envelope, id EnvelopeID, now ti
 	info := q.actions.get(ctx, r.Action)
 	ttl := info.TTL
 	if ttl <= 0 {
-		ttl = q.opt.TTL
+		ttl = q.rules.Load().TTL
 	}
 	return NewEnvelope{
 		Envelope: Envelope{

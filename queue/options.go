@@ -58,3 +58,26 @@ func (o Options) filled() Options {
 	}
 	return o
 }
+
+// Rules are the options that can change while a queue runs. Zero values take the
+// defaults.
+type Rules struct {
+	Hostname      string
+	TTL           time.Duration
+	Retry         []time.Duration
+	WarnIntervals []time.Duration
+}
+
+// rules returns the part of filled options that can change.
+func (o *Options) rules() *Rules {
+	return &Rules{Hostname: o.Hostname, TTL: o.TTL, Retry: o.Retry, WarnIntervals: o.WarnIntervals}
+}
+
+// SetRules puts other rules in force: for messages that come from now on and for
+// the next attempts of those that are here. What is known of actions is asked
+// for again.
+func (q *Queue) SetRules(r Rules) {
+	o := Options{Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry, WarnIntervals: r.WarnIntervals}.filled()
+	q.rules.Store(o.rules())
+	q.goWhile(func() { q.actions.renew(q.ctx) })
+}

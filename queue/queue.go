@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"tabard/lookup"
@@ -15,7 +16,8 @@ import (
 type Queue struct {
 	store   Store
 	local   lookup.Local
-	opt     Options
+	opt     Options               // what never changes
+	rules   atomic.Pointer[Rules] // what SetRules changes
 	log     *slog.Logger
 	commits *committer
 	actions *actions
@@ -56,6 +58,7 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 		active:  newActive(o),
 		scan:    scanState{wake: make(chan struct{}, 1)},
 	}
+	q.rules.Store(o.rules())
 	q.reports.waiting = make(map[MessageID][]*item)
 	q.count.messages.Store(messages)
 	q.count.envelopes.Store(envelopes)

@@ -176,8 +176,8 @@ func (q *Queue) ending(items []*item) *Change {
 
 // warnings is how many delay warnings an envelope has had when one is sent now.
 func (q *Queue) warnings(e *Envelope, now time.Time) int {
-	n := 0
-	for n < len(q.opt.WarnIntervals) && now.Sub(e.Created) >= q.opt.WarnIntervals[n] {
+	n, at := 0, q.rules.Load().WarnIntervals
+	for n < len(at) && now.Sub(e.Created) >= at[n] {
 		n++
 	}
 	return n
@@ -272,7 +272,7 @@ func (q *Queue) reportAgain(items []*item) {
 // it may be, the report is still due.
 func (q *Queue) newDSN(ctx context.Context, items []*item) (*dsn, io.Closer) {
 	d := &dsn{
-		hostname: q.opt.Hostname, id: q.ids.Next(), date: time.Now(),
+		hostname: q.rules.Load().Hostname, id: q.ids.Next(), date: time.Now(),
 		message: &items[0].msg.Message, items: items,
 	}
 	body, err := q.store.Body(ctx, d.message.ID)

@@ -145,9 +145,10 @@ func (q *Queue) deferred(e *event, now time.Time) {
 		e.update.Next = now
 		return
 	}
-	e.update.Next = nextAttempt(&env, q.opt.Retry, now, e.result.NotBefore)
+	rules := q.rules.Load()
+	e.update.Next = nextAttempt(&env, rules.Retry, now, e.result.NotBefore)
 	warned := it.warned
-	for warned < len(q.opt.WarnIntervals) && now.Sub(env.Created) >= q.opt.WarnIntervals[warned] {
+	for warned < len(rules.WarnIntervals) && now.Sub(env.Created) >= rules.WarnIntervals[warned] {
 		warned++
 	}
 	if warned > it.warned && env.wants("DELAY") && it.msg.Sender != "" {

@@ -17,7 +17,9 @@ import (
 type door struct {
 	max, perAddr int
 
-	draining  atomic.Bool // set under mu, read without
+	draining  atomic.Bool   // set under mu, read without
+	closed    bool          // no listener may be opened
+	empty     chan struct{} // closed when all have left a closed door
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
 	addrs     map[netip.Prefix]int
@@ -32,13 +34,14 @@ func (d *door) init(max, perAddr int) {
 	d.conns = map[*conn]struct{}{}
 	d.addrs = map[netip.Prefix]int{}
 	d.listeners = map[net.Listener]*smtp.Server{}
+	d.empty = make(chan struct{})
 }
 
 // open registers a listener; false when the server is already stopping.
 func (d *door) open(srv *smtp.Server, l net.Listener) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.draining.Load() {
+	if d.draining.Load() || d.closed {
 		return false
 	}
 	d.listeners[l] = srv
@@ -50,6 +53,7 @@ func (d *door) shut(l net.Listener) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.listeners, l)
+	d.checkEmpty()
 }
 
 // enter lets a connection in, or says why not.
@@ -80,6 +84,32 @@ func (d *door) leave(c *conn) {
 	delete(d.conns, c)
 	if d.addrs[c.group]--; d.addrs[c.group] <= 0 {
 		delete(d.addrs, c.group)
+	}
+	d.checkEmpty()
+}
+
+// close closes the listeners, and returns what is closed when nobody is in.
+func (d *door) close() <-chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.closed = true
+	for l := range d.listeners {
+		_ = l.Close()
+	}
+	d.checkEmpty()
+	return d.empty
+}
+
+// checkEmpty sees whether the last one has left. A listener that is still served
+// may have a connection in its hands. The caller holds mu.
+func (d *door) checkEmpty() {
+	if !d.closed || len(d.conns) > 0 || len(d.listeners) > 0 {
+		return
+	}
+	select {
+	case <-d.empty:
+	default:
+		close(d.empty)
 	}
 }
 

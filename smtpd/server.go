@@ -149,6 +149,16 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
+// Retire stops accepting and lets the sessions that are open go on until they
+// end by themselves, or ctx does: Shutdown is for what is left then. Nothing is
+// turned away: a connection accepted at the last moment is served.
+func (s *Server) Retire(ctx context.Context) {
+	select {
+	case <-s.door.close():
+	case <-ctx.Done():
+	}
+}
+
 // libraryLog takes what go-smtp itself reports: accept errors and panics.
 type libraryLog struct{ log *slog.Logger }
 

@@ -85,6 +85,11 @@ func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
 	return queueConfig{Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce}
 }
 
+// rules are what can change while the queue runs.
+func (c queueConfig) rules() queue.Rules {
+	return queue.Rules{Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry, WarnIntervals: c.Bounce.WarnIntervals}
+}
+
 // openStore opens the queue's database, and makes it when there is none.
 func (c queueConfig) openStore(ctx context.Context) (*queuesqlite.Store, error) {
 	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 
 	"tabard/internal/config"
@@ -13,40 +14,73 @@ import (
 // submitMode lets every local user hand in mail, as sendmail always did.
 const submitMode = 0o666
 
-// bindAll opens the sockets of every listener. The caller owns the files.
-func bindAll(cfg *config.Config) (files []privsep.Listener, bound []boundListener, err error) {
+// sockets are those of a configuration: files, what each is for, and which of
+// them were opened for it.
+type sockets struct {
+	files []privsep.Listener
+	fresh []privsep.Listener
+	bound []boundListener
+}
+
+// add takes over the open socket called name from have, or else opens it.
+func (s *sockets) add(listener int, name string, have []privsep.Listener, open func() (*os.File, error)) error {
+	s.bound = append(s.bound, boundListener{listener, name})
+	named := func(l privsep.Listener) bool { return l.Name == name }
+	if slices.ContainsFunc(s.files, named) {
+		return fmt.Errorf("listen on %s: named twice", name)
+	}
+	if i := slices.IndexFunc(have, named); i >= 0 {
+		s.files = append(s.files, have[i])
+		return nil
+	}
+	f, err := open()
+	if err != nil {
+		return err
+	}
+	l := privsep.Listener{Name: name, File: f}
+	s.files, s.fresh = append(s.files, l), append(s.fresh, l)
+	return nil
+}
+
+// unwanted returns those of have that s has not.
+func (s *sockets) unwanted(have []privsep.Listener) []privsep.Listener {
+	return slices.DeleteFunc(slices.Clone(have), func(l privsep.Listener) bool {
+		return slices.ContainsFunc(s.files, func(kept privsep.Listener) bool { return kept.File == l.File })
+	})
+}
+
+// bindAll opens the sockets of every listener but those that are open already.
+// The caller owns the files.
+func bindAll(cfg *config.Config, have []privsep.Listener) (s sockets, err error) {
 	defer func() {
 		if err != nil {
-			closeAll(files)
-			files = nil
+			closeAll(s.fresh)
 		}
 	}()
 	for i := range cfg.Listeners {
 		l := &cfg.Listeners[i]
 		if l.Socket {
-			f, err := bindSubmit(submitSocket(cfg))
-			if err != nil {
-				return files, nil, err
+			if err := s.add(i, "socket", have, func() (*os.File, error) { return bindSubmit(submitSocket(cfg)) }); err != nil {
+				return s, err
 			}
-			files = append(files, privsep.Listener{Name: "socket", File: f})
-			bound = append(bound, boundListener{i, "socket"})
 			continue
 		}
 		hosts, err := listenHosts(l)
 		if err != nil {
-			return files, nil, exitf(exConfig, "%s: %w", l.Pos, err)
+			return s, exitf(exConfig, "%s: %w", l.Pos, err)
 		}
 		for _, h := range hosts {
-			addr := net.JoinHostPort(h, l.Port)
-			f, err := privsep.Listen(listenNetwork(l.Family), addr)
-			if err != nil {
-				return files, nil, exitf(exUnavailable, "%s: listen on %s: %w", l.Pos, addr, err)
+			addr, network := net.JoinHostPort(h, l.Port), listenNetwork(l.Family)
+			name := addr
+			if network != "tcp" {
+				name = network + " " + addr
 			}
-			files = append(files, privsep.Listener{Name: addr, File: f})
-			bound = append(bound, boundListener{i, addr})
+			if err := s.add(i, name, have, func() (*os.File, error) { return privsep.Listen(network, addr) }); err != nil {
+				return s, exitf(exUnavailable, "%s: listen on %s: %w", l.Pos, addr, err)
+			}
 		}
 	}
-	return files, bound, nil
+	return s, nil
 }
 
 // withSocket adds the local socket, which exists whether it is configured or

@@ -39,9 +39,21 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 		return err
 	}
 	if in.Paused {
-		<-ctx.Done()
+		select {
+		case <-ctx.Done():
+		case <-c.Retiring():
+		}
 		return nil
 	}
+	running, done := context.WithCancel(ctx)
+	defer done()
+	go func() {
+		select {
+		case <-c.Retiring():
+			m.Retire()
+		case <-running.Done():
+		}
+	}()
 	return ended(ctx, m.Run(ctx))
 }
 

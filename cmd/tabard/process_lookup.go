@@ -54,6 +54,9 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 	if err := c.Ready(); err != nil {
 		return err
 	}
-	<-ctx.Done()
+	select {
+	case <-ctx.Done():
+	case <-c.Retiring(): // nobody is left who asks
+	}
 	return nil
 }

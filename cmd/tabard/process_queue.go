@@ -61,6 +61,14 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 	if err != nil {
 		return err
 	}
+	c.OnUpdate(func(decode func(any) error) {
+		var changed queueConfig
+		if err := decode(&changed); err != nil {
+			log.Error("changed configuration cannot be read", "error", err)
+			return
+		}
+		q.SetRules(changed.rules())
+	})
 	served, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()
 	go func() {

@@ -63,6 +63,8 @@ func runSMTPD(ctx context.Context, c *privsep.Child) error {
 	select {
 	case err := <-failed:
 		return err
+	case <-c.Retiring():
+		srv.Retire(ctx)
 	case <-ctx.Done():
 	}
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)

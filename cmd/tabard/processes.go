@@ -23,6 +23,7 @@ const (
 	procQueue   = "queue"
 	procMTA     = "mta"
 	procDeliver = "deliver" // and a blank and the user id
+	procConfig  = "config"  // reads the configuration from a database
 
 	edgeInbound  = "inbound"  // smtpd asks lookup
 	edgeOutbound = "outbound" // mta asks lookup
@@ -52,6 +53,7 @@ func gcPercent(kind string) int {
 func childMain(name string) int {
 	run := map[string]func(context.Context, *privsep.Child) error{
 		procLookup: runLookup, procSMTPD: runSMTPD, procQueue: runQueue, procMTA: runMTA, procDeliver: runDeliver,
+		procConfig: runConfig,
 	}
 	kind, _, _ := strings.Cut(name, " ")
 	f := run[kind]

@@ -18,18 +18,18 @@ import (
 
 // dialControl reaches the running server.
 func (g *globals) dialControl() (*control.Client, error) {
-	cfg, err := g.load()
+	path, err := g.controlPath()
 	if err != nil {
 		return nil, err
 	}
-	c, err := control.Dial(controlSocket(cfg))
+	c, err := control.Dial(path)
 	return c, withCode(exUnavailable, err)
 }
 
 func newStatus(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "status",
-		Short: "Show the running server's processes and what confines them",
+		Short: "Show the running server's configuration, its processes and what confines them",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.dialControl()
@@ -58,6 +58,13 @@ func (g *globals) printStatus(cmd *cobra.Command, st privsep.Status) error {
 			layers = append(layers, l.Name)
 		}
 		rows = append(rows, []string{p.Name, strconv.Itoa(p.PID), string(p.State), time.Since(p.Since).Round(time.Second).String(), strconv.Itoa(p.Restarts), dash(strings.Join(layers, ", "))})
+	}
+	if c := st.Config; c != nil && !g.json {
+		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "configuration: %s, loaded %s, hash %s\n", c.Source, c.Loaded.Format(time.RFC3339), c.Hash)
+		if c.Fault != "" {
+			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "the last attempt to replace it failed: %s\n", strings.ReplaceAll(c.Fault, "\n", "\n  "))
+		}
+		_, _ = fmt.Fprintln(cmd.OutOrStdout())
 	}
 	return g.printList(cmd, st, []string{"PROCESS", "PID", "STATE", "UPTIME", "RESTARTS", "CONFINED BY"}, rows)
 }

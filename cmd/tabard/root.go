@@ -1,11 +1,13 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"text/tabwriter"
 
@@ -25,6 +27,7 @@ const (
 // globals are the flags that every subcommand knows.
 type globals struct {
 	config string
+	name   string // of the configuration, in a database
 	macros []string
 	json   bool
 }
@@ -43,11 +46,12 @@ Start with:  tabard quickstart`,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return withCode(exUsage, err) })
 	flags := root.PersistentFlags()
-	flags.StringVarP(&g.config, "config", "c", "", "configuration `file` (default "+defaultConfig+", or $"+configEnv+")")
+	flags.StringVarP(&g.config, "config", "c", "", "configuration `file`, or sqlite:FILE, postgres://... or postgres:FILE.conf for a database with it (default "+defaultConfig+", or $"+configEnv+")")
+	flags.StringVar(&g.name, "config-name", "", "`name` of the configuration in the database (default the host's name if there is one, else \"default\")")
 	flags.StringArrayVarP(&g.macros, "define", "D", nil, "set a macro of the configuration, `name=value`")
 	flags.BoolVar(&g.json, "json", false, "print lists as JSON")
 	root.AddCommand(
-		newQuickstart(), newRun(g), newCheck(g), newMigrate(g), newStatus(g),
+		newQuickstart(), newRun(g), newReload(g), newCheck(g), newMigrate(g), newStatus(g),
 		newUser(g), newDomain(g), newAlias(g), newSender(g), newRelay(g), newCert(g),
 		newLookup(g), newQueue(g), newSendmail(), newMan(),
 	)
@@ -65,27 +69,22 @@ func configPath(flag string) string {
 	return defaultConfig
 }
 
-func (g *globals) path() string { return configPath(g.config) }
+// path names the configuration's source, without a password.
+func (g *globals) path() string { return g.source().String() }
+
+func (g *globals) source() confSource {
+	return confSource{path: configPath(g.config), name: g.name, macros: g.macros}
+}
 
 // load reads the configuration that the flags name.
 func (g *globals) load() (*config.Config, error) {
-	return loadConfig(g.path(), g.macros...)
+	l, err := g.source().load(context.Background())
+	return l.cfg, err
 }
 
 func loadConfig(path string, macros ...string) (*config.Config, error) {
-	opts := config.Options{Macros: map[string]string{}}
-	for _, m := range macros {
-		name, value, ok := strings.Cut(m, "=")
-		if !ok || name == "" {
-			return nil, exitf(exUsage, "-D %q: want name=value", m)
-		}
-		opts.Macros[name] = value
-	}
-	if _, err := os.Stat(path); err != nil {
-		return nil, exitf(exConfig, "no configuration: %w (name one with -c, or try `tabard quickstart`)", err)
-	}
-	cfg, err := config.Load(path, opts)
-	return cfg, withCode(exConfig, err)
+	l, err := confSource{path: path, macros: macros}.load(context.Background())
+	return l.cfg, err
 }
 
 // serverName returns the name that the server goes by: `hostname`, else the
@@ -95,7 +94,11 @@ func serverName(cfg *config.Config, path string) string {
 	if cfg.Hostname != "" {
 		return cfg.Hostname
 	}
-	for _, file := range []string{filepath.Join(filepath.Dir(path), "mailname"), "/etc/mailname"} {
+	files := []string{"/etc/mailname"}
+	if !(confSource{path: path}).database() {
+		files = append([]string{filepath.Join(filepath.Dir(path), "mailname")}, files...)
+	}
+	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			continue
@@ -123,6 +126,31 @@ func controlSocket(cfg *config.Config) string {
 // it stands beside the control socket.
 func submitSocket(cfg *config.Config) string {
 	return filepath.Join(filepath.Dir(controlSocket(cfg)), "submit.sock")
+}
+
+// controlLine finds the control socket in a text that has a fault elsewhere.
+var controlLine = regexp.MustCompile(`(?m)^[ \t]*control[ \t]+(?:"([^"\n]+)"|([^"\s#]+))`)
+
+// controlPath is the control socket of the server that the flags mean. A
+// configuration with a fault must not keep anybody from the server that runs on
+// the one before.
+func (g *globals) controlPath() (string, error) {
+	src := g.source()
+	text, err := src.text(context.Background())
+	if err != nil && src.database() {
+		return defaultControl, nil // the server goes on without it, too
+	}
+	if err != nil {
+		return "", err
+	}
+	cfg, err := src.parse(text)
+	if err == nil {
+		return controlSocket(cfg.cfg), nil
+	}
+	if m := controlLine.FindStringSubmatch(text.Text); m != nil {
+		return m[1] + m[2], nil
+	}
+	return defaultControl, nil
 }
 
 // printJSON writes v for programs.

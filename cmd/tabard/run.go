@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,7 +18,6 @@ import (
 	"tabard/internal/control"
 	"tabard/internal/logging"
 	"tabard/internal/privsep"
-	"tabard/smtpd"
 )
 
 // profileEnv names a directory into which every process writes a CPU profile.
@@ -27,6 +27,7 @@ const profileEnv = "TABARD_CPUPROFILE"
 type runOptions struct {
 	log   logging.Options
 	pause []string
+	user  string
 }
 
 func (o *runOptions) flags(cmd *cobra.Command) {
@@ -42,17 +43,17 @@ func newRun(g *globals) *cobra.Command {
 		Short: "Run the server in the foreground",
 		Long: `Run starts the server's processes and stays in the foreground, logging to standard
 error. SIGTERM or SIGINT stops it cleanly: running transactions finish first. A
-second signal stops it at once; nothing accepted is lost either way.`,
+second signal stops it at once; nothing accepted is lost either way.
+
+SIGHUP reads the configuration again, as tabard reload does. With a database as
+the configuration's source its changes are in force at once.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			cfg, err := g.load()
-			if err != nil {
-				return err
-			}
-			return runServer(cmd.Context(), cfg, g.path(), o, nil)
+			return run(cmd.Context(), g.source(), o)
 		},
 	}
 	o.flags(cmd)
+	cmd.Flags().StringVar(&o.user, "config-user", defaultUsers()[procLookup], "started as root, the `user` who reads the configuration from a database")
 	return cmd
 }
 
@@ -71,37 +72,58 @@ func runServer(ctx context.Context, cfg *config.Config, path string, o runOption
 	if ctx == nil {
 		ctx = context.Background()
 	}
+	src := confSource{path: path}
+	d, err := newDaemon(src, o)
+	if err != nil {
+		return err
+	}
+	l, err := src.load(ctx)
+	if err != nil {
+		return err
+	}
+	l.cfg = cfg
+	return d.run(ctx, l, ready)
+}
+
+// newDaemon checks the options.
+func newDaemon(src confSource, o runOptions) (*daemon, error) {
 	for _, p := range o.pause {
 		if p != "mta" && p != "mda" {
-			return exitf(exUsage, "--pause %s: want mta or mda", p)
+			return nil, exitf(exUsage, "--pause %s: want mta or mda", p)
 		}
-	}
-	if err := refuse(cfg); err != nil {
-		return err
 	}
 	log, err := logging.New(os.Stderr, "supervisor", o.log)
 	if err != nil {
-		return withCode(exUsage, err)
+		return nil, withCode(exUsage, err)
 	}
-	withSocket(cfg)
-	d := &daemon{cfg: cfg, path: path, opts: o, log: log, host: serverName(cfg, path)}
-	if d.ids, err = identities(cfg); err != nil {
+	return &daemon{src: src, opts: o, log: log}, nil
+}
+
+// run runs the server until a signal stops it.
+func (d *daemon) run(ctx context.Context, l loaded, ready func()) error {
+	next, err := d.prepare(l)
+	if err != nil {
 		return err
 	}
+	d.install(next)
 	ctl, err := d.controlListener()
 	if err != nil {
 		return err
 	}
+	if next.sockets, err = bindAll(next.cfg, nil); err != nil {
+		return err
+	}
+	defer func() { closeAll(d.plan().sockets.files) }()
 	specs, err := d.specs()
 	if err != nil {
 		return err
 	}
-	defer closeAll(d.sockets)
+	log := d.log
 	// A process that keeps dying is tried every other second: while one is down,
 	// mail is refused for the moment, which costs more than starting it.
 	backoff := privsep.Backoff{Max: 2 * time.Second}
 	if d.sup, err = privsep.New(specs, d.edges(), privsep.Options{Log: log, Backoff: backoff, Ready: func() {
-		log.Info("ready", "host", d.host, "config", path, "pid", os.Getpid())
+		log.Info("ready", "host", next.host, "config", d.src.String(), "pid", os.Getpid())
 		if ready != nil {
 			ready()
 		}
@@ -109,54 +131,48 @@ func runServer(ctx context.Context, cfg *config.Config, path string, o runOption
 		return err
 	}
 	defer d.serveControl(ctx, ctl)()
+	defer d.followSource(ctx)()
 	return withCode(exUnavailable, d.sup.RunUntilSignal(ctx, syscall.SIGTERM, syscall.SIGINT))
 }
 
 // daemon is a server about to run.
 type daemon struct {
-	cfg     *config.Config
-	path    string
-	host    string
-	opts    runOptions
-	log     *slog.Logger
-	ids     map[string]identity
-	sockets []privsep.Listener
-	sup     *privsep.Supervisor
+	src    confSource
+	opts   runOptions
+	log    *slog.Logger
+	sup    *privsep.Supervisor
+	follow *follower // of a database; else nil
+
+	reloading sync.Mutex // held by reload
+
+	mu    sync.Mutex
+	now   *plan
+	fault string // of the last reload
 }
 
-func (d *daemon) common() common {
-	return common{Log: d.opts.log, Profile: os.Getenv(profileEnv), Host: d.host}
+// plan returns what is in force.
+func (d *daemon) plan() *plan {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.now
+}
+
+func (d *daemon) common() common { return d.commonOf(d.plan()) }
+
+func (d *daemon) commonOf(p *plan) common {
+	return common{Log: d.opts.log, Profile: os.Getenv(profileEnv), Host: p.host}
 }
 
 // specs describes the processes, in the order in which they stop: who accepts
 // mail first, who everybody asks last.
 func (d *daemon) specs() ([]privsep.Spec, error) {
-	names, err := systemDNS(d.cfg)
-	if err != nil {
-		d.log.Warn("no DNS", "error", err)
-	}
-	var bound []boundListener
-	if d.sockets, bound, err = bindAll(d.cfg); err != nil {
-		return nil, err
-	}
-	q := newQueueConfig(d.cfg, d.host)
-	if q.Path, err = filepath.Abs(q.Path); err != nil {
-		return nil, err
-	}
-	if err := spool(q.Path, d.ids[procQueue]); err != nil {
+	p := d.plan()
+	if err := spool(p.queue.Path, p.ids[procQueue]); err != nil {
 		return nil, withCode(exCantCreat, err)
 	}
-	specs := []privsep.Spec{
-		{Name: procSMTPD, Listeners: d.sockets, Init: smtpdInit{d.common(), smtpd.FromConfig(d.cfg, d.host), bound}},
-		{Name: procMTA, Init: mtaInit{d.common(), mtaConfig{d.host, names}, d.paused("mta")}},
-		{Name: procQueue, Init: queueInit{d.common(), q, d.paused("mda")}, OnRequest: d.onQueueRequest},
-		{Name: procLookup, Init: lookupInit{d.common(), *d.cfg, names}, Undumpable: true},
-	}
-	for i := range specs {
-		id := d.ids[specs[i].Name]
-		specs[i].Credential, specs[i].Chroot = id.cred, id.chroot
-	}
-	return specs, nil
+	specs := d.replaceable(p)
+	queue := p.confined(privsep.Spec{Name: procQueue, Init: d.queueInit(p), OnRequest: d.onQueueRequest})
+	return slices.Insert(specs, len(specs)-1, queue), nil
 }
 
 func (d *daemon) paused(what string) bool { return slices.Contains(d.opts.pause, what) }
@@ -228,13 +244,13 @@ func (d *daemon) deliverCredential(as deliverAs) (*privsep.Credential, error) {
 	case os.Getuid() != 0:
 		return nil, nil
 	case as.UID == -1:
-		return d.ids[procDeliver].cred, nil
+		return d.plan().ids[procDeliver].cred, nil
 	case as.UID == 0:
 		return nil, errors.New("root gets no mail of its own: give it an alias")
 	case as.UID < 0 || as.GID < 0:
 		return nil, fmt.Errorf("no such user id %d, group id %d", as.UID, as.GID)
 	}
-	for name, id := range d.ids {
+	for name, id := range d.plan().ids {
 		if name != procDeliver && id.cred != nil && id.cred.UID == as.UID {
 			return nil, fmt.Errorf("user id %d is that of process %s and gets no mail", as.UID, name)
 		}
@@ -244,7 +260,7 @@ func (d *daemon) deliverCredential(as deliverAs) (*privsep.Credential, error) {
 
 // controlListener opens the socket for the command line.
 func (d *daemon) controlListener() (*control.Server, error) {
-	path := controlSocket(d.cfg)
+	path := controlSocket(d.plan().cfg)
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, exitf(exCantCreat, "control socket: %w", err)
 	}
@@ -262,7 +278,7 @@ func (d *daemon) serveControl(ctx context.Context, srv *control.Server) (stop fu
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		if err := srv.Serve(ctx, d.sup); err != nil {
+		if err := srv.Serve(ctx, served{d}); err != nil {
 			d.log.Error("control socket closed", "error", err)
 		}
 	}()

@@ -13,8 +13,9 @@ const (
 	maxIncludes     = 256
 )
 
-// readFile is os.ReadFile with a bound, so that /dev/zero does no harm.
-func readFile(path string) ([]byte, error) {
+// ReadFile is os.ReadFile with a bound, so that /dev/zero does no harm. It is what
+// Options.ReadFile is when nothing else is said.
+func ReadFile(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ const maxErrors = 20
 // Load reads the configuration in the file path. Its error is an Errors.
 func Load(path string, opts Options) (*Config, error) {
 	if opts.ReadFile == nil {
-		opts.ReadFile = readFile
+		opts.ReadFile = ReadFile
 	}
 	text, err := opts.ReadFile(path)
 	if err != nil {
@@ -76,7 +76,7 @@ func newParser(opts Options) *parser {
 		opts.Dialect = DialectTabard
 	}
 	if opts.ReadFile == nil {
-		opts.ReadFile = readFile
+		opts.ReadFile = ReadFile
 	}
 	p := &parser{cfg: defaults(), opts: opts, reserved: reservedSet(), tables: builtinTables()}
 	p.cfg.Dialect = opts.Dialect

@@ -62,6 +62,16 @@ func (c *Client) Status(ctx context.Context) (privsep.Status, error) {
 	return rep.Status, err
 }
 
+// Reload makes the server read its configuration again. The error says why the
+// old one stays in force.
+func (c *Client) Reload(ctx context.Context) error {
+	_, f, err := c.exchange(ctx, request{Op: opReload})
+	if f != nil {
+		_ = f.Close()
+	}
+	return err
+}
+
 // Connect returns a connection to the process called name, which answers calls
 // on it as it does on an edge called EdgeName.
 func (c *Client) Connect(ctx context.Context, name string) (net.Conn, error) {
@@ -76,6 +86,12 @@ func (c *Client) Connect(ctx context.Context, name string) (net.Conn, error) {
 	return net.FileConn(f)
 }
 
+// RefusedError is the server's own answer to a request that it did not carry out.
+type RefusedError struct{ Reason string }
+
+// Error implements error.
+func (e *RefusedError) Error() string { return e.Reason }
+
 // exchange sends one request and waits for its answer.
 func (c *Client) exchange(ctx context.Context, req request) (reply, *os.File, error) {
 	conn, err := c.connect(ctx)
@@ -88,7 +104,11 @@ func (c *Client) exchange(ctx context.Context, req request) (reply, *os.File, er
 	}
 	defer peer.Close()
 	defer peer.Discard()
-	if err := peer.SetDeadline(time.Now().Add(answerTimeout)); err != nil {
+	timeout := answerTimeout
+	if req.Op == opReload {
+		timeout += reloadTimeout
+	}
+	if err := peer.SetDeadline(time.Now().Add(timeout)); err != nil {
 		return reply{}, nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { peer.Close() })
@@ -102,7 +122,7 @@ func (c *Client) exchange(ctx context.Context, req request) (reply, *os.File, er
 	case ctx.Err() != nil:
 		err = ctx.Err()
 	case err == nil && rep.Error != "":
-		err = errors.New(rep.Error)
+		err = &RefusedError{rep.Error}
 	}
 	if err != nil {
 		if f != nil {

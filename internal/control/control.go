@@ -2,8 +2,8 @@
 // running Tabard.
 //
 // The supervisor listens on a UNIX socket that only its own user can open, and
-// does two small things there: it reports the state of its processes, and it
-// connects a tool with one of them. The tool then gets a socket of its own by
+// does three small things there: it reports the state of its processes, reads
+// its configuration again, and connects a tool with one of the processes. The tool then gets a socket of its own by
 // SCM_RIGHTS and speaks typed rpc with that process; the supervisor sees
 // nothing of it. A connection carries one request (package fdpass gives the
 // format). Whatever else arrives there costs one closed connection.
@@ -25,6 +25,8 @@ const (
 	maxConns   = 64
 	// exchangeTimeout bounds one request with its answer, on both sides.
 	exchangeTimeout = 5 * time.Second
+	// reloadTimeout is for a reload, which starts processes.
+	reloadTimeout = 5 * time.Minute
 )
 
 // op says what a request asks for.
@@ -33,6 +35,7 @@ type op uint8
 const (
 	opStatus  op = iota + 1
 	opConnect    // to the process called Name; the answer has a file
+	opReload     // read the configuration again
 )
 
 type request struct {

@@ -27,6 +27,8 @@ func (p *processes) Status() privsep.Status {
 	}}}
 }
 
+func (p *processes) Reload(context.Context) error { return errors.New("tabard.conf:3:7: no") }
+
 func (p *processes) Connect(process, edge string) (*os.File, error) {
 	if process != "queue" {
 		return nil, errors.New(process + ": no such process")
@@ -106,6 +108,14 @@ func TestConnect(t *testing.T) {
 	}
 	if _, err := c.Connect(t.Context(), "nobody"); err == nil || !strings.Contains(err.Error(), "nobody: no such process") {
 		t.Errorf("unknown process: %v", err)
+	}
+}
+
+func TestReload(t *testing.T) {
+	path, _ := serve(t)
+	var refused *RefusedError
+	if err := dial(t, path).Reload(t.Context()); !errors.As(err, &refused) || refused.Reason != "tabard.conf:3:7: no" {
+		t.Errorf("%v", err)
 	}
 }
 
@@ -226,7 +236,7 @@ func TestAStalledConnectionEnds(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &Server{log: slog.New(slog.DiscardHandler), timeout: 10 * time.Millisecond}
-	s.serve(conn.(*net.UnixConn), &processes{}) // returns
+	s.serve(t.Context(), conn.(*net.UnixConn), &processes{}) // returns
 }
 
 // A client does not trust what it finds at the path either.
@@ -300,6 +310,6 @@ func FuzzServer(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.serve(conn.(*net.UnixConn), &processes{make(chan string, 1)})
+		s.serve(t.Context(), conn.(*net.UnixConn), &processes{make(chan string, 1)})
 	})
 }

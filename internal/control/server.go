@@ -15,15 +15,14 @@ import (
 	"tabard/internal/privsep/fdpass"
 )
 
-// Supervisor is what the control socket gives access to; *privsep.Supervisor
-// implements it.
+// Supervisor is what the control socket gives access to.
 type Supervisor interface {
 	Status() privsep.Status
 	// Connect connects the caller, who gets one end, with a running process.
 	Connect(process, edge string) (*os.File, error)
+	// Reload reads the configuration again and puts it in force, whole or not.
+	Reload(ctx context.Context) error
 }
-
-var _ Supervisor = (*privsep.Supervisor)(nil)
 
 // Server serves a control socket.
 type Server struct {
@@ -75,7 +74,7 @@ func (s *Server) Serve(ctx context.Context, sup Supervisor) error {
 		}
 		conns.Go(func() {
 			defer func() { <-slots }()
-			s.serve(conn, sup)
+			s.serve(ctx, conn, sup)
 		})
 	}
 }
@@ -91,7 +90,7 @@ func pause(ctx context.Context) bool {
 }
 
 // serve answers the one request of a connection.
-func (s *Server) serve(conn *net.UnixConn, sup Supervisor) {
+func (s *Server) serve(ctx context.Context, conn *net.UnixConn, sup Supervisor) {
 	c, err := fdpass.New(conn, maxReply, maxRequest)
 	if err != nil {
 		s.log.Error("control socket", "error", err)
@@ -108,7 +107,12 @@ func (s *Server) serve(conn *net.UnixConn, sup Supervisor) {
 		}
 		return
 	}
-	rep, f := carryOut(req, sup)
+	if req.Op == opReload {
+		if err := conn.SetDeadline(time.Now().Add(reloadTimeout)); err != nil {
+			return
+		}
+	}
+	rep, f := carryOut(ctx, req, sup)
 	if f != nil {
 		defer f.Close()
 	}
@@ -117,7 +121,7 @@ func (s *Server) serve(conn *net.UnixConn, sup Supervisor) {
 	}
 }
 
-func carryOut(req request, sup Supervisor) (reply, *os.File) {
+func carryOut(ctx context.Context, req request, sup Supervisor) (reply, *os.File) {
 	switch req.Op {
 	case opStatus:
 		return reply{Status: sup.Status()}, nil
@@ -127,9 +131,17 @@ func carryOut(req request, sup Supervisor) (reply, *os.File) {
 			return reply{Error: err.Error()}, nil
 		}
 		return reply{}, f
+	case opReload:
+		if err := sup.Reload(ctx); err != nil {
+			return reply{Error: truncate(err.Error())}, nil
+		}
+		return reply{}, nil
 	}
 	return reply{Error: "unknown request"}, nil
 }
+
+// truncate keeps an error within an answer.
+func truncate(text string) string { return text[:min(len(text), maxReply/4)] }
 
 // remove removes the socket unless another server has replaced it meanwhile.
 func (s *Server) remove() {

@@ -40,6 +40,7 @@ type Child struct {
 	onEdge func(Endpoint)
 	early  []Endpoint // edges that came before onEdge
 	update func(decode func(any) error)
+	unseen *down // an update that came before OnUpdate
 }
 
 // Endpoint is one end of an edge to another process.
@@ -161,12 +162,16 @@ func (c *Child) Stopping() <-chan struct{} { return c.stopping }
 // no new work, finishes what it has without haste, and ends. Stopping may follow.
 func (c *Child) Retiring() <-chan struct{} { return c.retiring }
 
-// OnUpdate calls f for each Supervisor.Update that comes from now on, in order
-// with the edges. decode fills in a pointer.
+// OnUpdate calls f for each Supervisor.Update, in order with the edges; of those
+// that came before, for the last one. decode fills in a pointer.
 func (c *Child) OnUpdate(f func(decode func(v any) error)) {
 	c.edges.Lock()
 	defer c.edges.Unlock()
 	c.update = f
+	if m := c.unseen; m != nil {
+		c.unseen = nil
+		c.tellUpdate(*m)
+	}
 }
 
 // Fail tells the supervisor why the process is about to end.

@@ -80,9 +80,15 @@ func (c *Child) retire() {
 func (c *Child) updated(m down) {
 	c.edges.Lock()
 	defer c.edges.Unlock()
-	if c.update != nil {
-		c.update(func(v any) error { return c.coding.Unmarshal(m.Data, v) })
+	if c.update == nil {
+		c.unseen = &m
+		return
 	}
+	c.tellUpdate(m)
+}
+
+func (c *Child) tellUpdate(m down) {
+	c.update(func(v any) error { return c.coding.Unmarshal(m.Data, v) })
 }
 
 // deliver hands an answer to the request that waits for it, if any still does.
