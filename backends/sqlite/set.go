@@ -17,8 +17,11 @@ import (
 // setFormat asks a query for many keys at once. SQLite has no LATERAL, but a
 // scalar subquery may refer to what is around it: the rows of each key come as
 // one JSON text. The first verb takes the names of the columns, the second the
-// query with tabard_keys.value in place of its parameter, the last the columns
+// query with the key in place of its parameter, the last the columns
 // as values: a blob is text or nothing to us, but could be taken for JSON.
+//
+// The key stands in it as an expression: as a column it would bring a collation
+// of its own, and "? = name" would no longer compare as the column name does.
 const setFormat = `SELECT (WITH tabard_answer(%[1]s) AS (%[2]s
 ) SELECT json_group_array(json_array(%[4]s)) FROM (SELECT * FROM tabard_answer LIMIT %[3]d))
 FROM json_each(?1) AS tabard_keys ORDER BY tabard_keys.key`
@@ -125,7 +128,7 @@ func (q *query) asSet(width int) *query {
 			names[i] = fmt.Sprint("tabard_", i)
 			values[i] = fmt.Sprintf("CASE typeof(%[1]s) WHEN 'real' THEN %[1]s ELSE CAST(%[1]s AS TEXT) END", names[i])
 		}
-		inner, _ := numberParams(strings.TrimRight(q.text, "; \t\r\n"), "tabard_keys.value")
+		inner, _ := numberParams(strings.TrimRight(q.text, "; \t\r\n"), "(tabard_keys.value||'')")
 		q.set = &query{name: q.name, sql: fmt.Sprintf(setFormat, strings.Join(names, ", "), inner, maxRows+1, strings.Join(values, ", "))}
 	})
 	return q.set

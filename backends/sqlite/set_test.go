@@ -112,6 +112,39 @@ func TestManyKeysOfOtherSchemas(t *testing.T) {
 	}
 }
 
+// A key compares alike alone and with others: by the collation and the affinity
+// of what it is compared with, whichever side that stands on.
+func TestManyKeysCompareAlike(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "other.db")
+	exec(t, rawDB(t, path), `CREATE TABLE t (k TEXT COLLATE NOCASE, n INTEGER, v TEXT); INSERT INTO t VALUES ('Alice', 5, 'x')`)
+	for i, query := range []string{
+		"SELECT v FROM t WHERE k = ?",
+		"SELECT v FROM t WHERE ? = k",
+		"SELECT v FROM t WHERE ? IN (SELECT k FROM t)",
+		"SELECT v FROM t WHERE k IN (SELECT ?)",
+		"SELECT v FROM t WHERE ? BETWEEN k AND k",
+		"SELECT v FROM t WHERE CASE ? WHEN k THEN 1 END",
+		"SELECT v FROM t WHERE n = ?",
+		"SELECT v FROM t WHERE ? = n",
+		"SELECT v FROM t WHERE n = ? COLLATE NOCASE",
+		"SELECT typeof(?)",
+	} {
+		conf := writeFile(t, filepath.Join(dir, fmt.Sprint(i, ".conf")), "dbpath "+path+"\nquery_alias "+query+"\n")
+		tab, q := openRaw(t, conf, table.Alias)
+		for _, k := range []string{"alice", "ALICE", "5", "05", "5.0", "nobody", ""} {
+			want, err := tab.one(t.Context(), q, k)
+			if err != nil {
+				t.Fatalf("%s: %v", query, err)
+			}
+			got, err := tab.ask(t.Context(), q, []string{k, k})
+			if diff := cmp.Diff([][]table.Row{want, want}, got); diff != "" || err != nil {
+				t.Errorf("%s: %q: %v\n%s", query, k, err, diff)
+			}
+		}
+	}
+}
+
 func TestKeyThatIsNoText(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mail.db")
 	exec(t, newDB(t, path), `INSERT INTO aliases (address, target) VALUES ('a`+"\uFFFD"+`', 'x')`)
