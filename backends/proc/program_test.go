@@ -58,8 +58,9 @@ func program(args []string) {
 	}
 	fmt.Println("register|ready")
 	var held []string
+	turn := 0
 	for in.Scan() {
-		line := answer(in.Text(), b, mode)
+		line := answer(in.Text(), b, mode, &turn)
 		if mode != "hold" {
 			fmt.Print(line)
 			continue
@@ -100,12 +101,9 @@ func serve(args []string) (*static.Table, tabletest.Data) {
 	return static.NewMap(pairs, table.Options{}), data
 }
 
-// turns remembers where each list is.
-var turns = map[table.Service]int{}
-
 // answer makes the lines that answer a request. Keys that begin with "do-" ask
-// for misbehaviour.
-func answer(line string, b *static.Table, mode string) string {
+// for misbehaviour. turn is where the list is.
+func answer(line string, b *static.Table, mode string, turn *int) string {
 	f := strings.SplitN(line, "|", 8)
 	ctx := context.Background()
 	s, _ := table.ParseService(f[5])
@@ -119,7 +117,7 @@ func answer(line string, b *static.Table, mode string) string {
 	case "do-die":
 		os.Exit(5)
 	case "do-stall":
-		time.Sleep(time.Hour)
+		<-time.After(time.Hour)
 	case "do-skip":
 		return ""
 	case "do-garbage":
@@ -158,8 +156,8 @@ func answer(line string, b *static.Table, mode string) string {
 	if len(rows) == 0 {
 		return result("fetch", "not-found")
 	}
-	n := turns[s]
-	turns[s] = (n + 1) % len(rows)
+	n := *turn
+	*turn = (n + 1) % len(rows)
 	op := "fetch"
 	if mode == "framework" {
 		op = "lookup"

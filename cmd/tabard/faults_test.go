@@ -39,8 +39,8 @@ type torment struct {
 	replace func() error // puts another in its place, with the same rows; nil: the same as a restart
 }
 
-// faults strike a server and leave one that works.
-var faults = map[string]func(t torment) error{
+// strikes are faults of a server, which leave one that works.
+var strikes = map[string]func(t torment) error{
 	"restart": func(t torment) error { return inTurn(t.server.Stop, t.start) },
 	"crash":   func(t torment) error { return inTurn(t.server.Kill, hold, t.start) },
 	"pause":   func(t torment) error { return inTurn(t.server.Pause, hold, t.server.Resume) },
@@ -94,7 +94,7 @@ func TestBackendsFailWhileMailFlows(t *testing.T) {
 	}
 	for range faultRounds {
 		for _, victim := range torments {
-			for name, strike := range faults {
+			for name, strike := range strikes {
 				s.flows(acked)
 				if err := strike(victim); err != nil {
 					t.Fatalf("%s of %s: %v", name, victim.name, err)

@@ -112,6 +112,9 @@ func (s *source) count() int {
 	return s.asked
 }
 
+// pass lets the time of a world pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 // world runs a test with a cache in front of a source, in a time of its own.
 func world(t *testing.T, src *source, o Options, f func(t *testing.T, c *Cache)) {
 	synctest.Test(t, func(t *testing.T) {
@@ -151,7 +154,7 @@ func TestKeepsWhatIsTold(t *testing.T) {
 			if rows, err := c.Fetch(t.Context(), table.Source); len(rows) != 1 || err != nil {
 				t.Errorf("fetch: %v, %v", rows, err)
 			}
-			time.Sleep(time.Hour)
+			pass(time.Hour)
 		}
 		if n := src.count(); n != 4 {
 			t.Errorf("asked %d times, want 4", n)
@@ -251,10 +254,10 @@ func TestTTL(t *testing.T) {
 				again := func(key, value string, after time.Duration) bool {
 					want(t, c, key, value)
 					want(t, c, key, value)
-					time.Sleep(after)
+					pass(after)
 					before := src.count()
 					want(t, c, key, value)
-					time.Sleep(time.Hour) // everything expires
+					pass(time.Hour) // everything expires
 					return src.count() > before
 				}
 				if again("a", "1", tt.lives) || !again("a", "1", tt.dies) {
@@ -311,14 +314,14 @@ func TestStale(t *testing.T) {
 			t.Errorf("unknown: %v", err)
 		}
 		// A key known to have changed is not known any more.
-		time.Sleep(time.Minute) // watched again by now
+		pass(time.Minute) // watched again by now
 		src.set("b", "2")
 		src.tell(table.Change{Service: table.Alias, Key: "b"})
 		if _, err := c.Lookup(ctx, table.Alias, "b"); !errors.Is(err, down) {
 			t.Errorf("changed: %v", err)
 		}
 		src.fail(nil)
-		time.Sleep(retryAfter)
+		pass(retryAfter)
 		want(t, c, "b", "2")
 		want(t, c, "none", "")
 		if s := c.Stats(); s.Down || s.Stale != 2 {
@@ -326,7 +329,7 @@ func TestStale(t *testing.T) {
 		}
 		src.fail(down)
 		src.tell(table.Change{})
-		time.Sleep(DefaultStaleTTL)
+		pass(DefaultStaleTTL)
 		if _, err := c.Lookup(ctx, table.Alias, "a"); !errors.Is(err, down) {
 			t.Errorf("after stale-ttl: %v", err)
 		}
@@ -353,7 +356,7 @@ func TestSlow(t *testing.T) {
 		if !c.Stats().Down {
 			t.Error("does not count as down")
 		}
-		time.Sleep(time.Minute) // the questions on their way end
+		pass(time.Minute) // the questions on their way end
 	})
 }
 
