@@ -1,6 +1,6 @@
 // Command bench measures Tabard beside other servers on this machine, in one
-// run: durable ingest, end-to-end relay, and TLS handshakes. It prints one line
-// per server and shape: rate, CPU of all the server's processes per message, and
+// run: durable ingest, end-to-end relay, TLS handshakes, and look-ups in tables. It
+// prints one line per server and shape: rate, CPU of all the server's processes per message, and
 // percentiles of the time to the 250. See bench/README.md.
 package main
 
@@ -42,15 +42,18 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench ingest|relay|handshake [flags]")
+		return fmt.Errorf("usage: bench ingest|relay|handshake|tables [flags]")
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	what := args[0]
+	if what == "tables" {
+		return benchTables(ctx, args[1:])
+	}
 	s, err := parse(args)
 	if err != nil {
 		return err
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
 	switch what {
 	case "ingest":
 		return s.ingest(ctx)
@@ -59,7 +62,7 @@ func run(args []string) error {
 	case "handshake":
 		return s.handshake(ctx)
 	}
-	return fmt.Errorf("unknown measurement %q; want ingest, relay or handshake", what)
+	return fmt.Errorf("unknown measurement %q; want ingest, relay, handshake or tables", what)
 }
 
 func parse(args []string) (*settings, error) {

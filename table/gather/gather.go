@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -67,7 +68,12 @@ func (g *Gatherer[K, V]) Do(ctx context.Context, key K) (V, error) {
 	if g.busy < g.o.Lanes {
 		g.busy++
 		g.mu.Unlock()
-		defer g.next()
+		// One who asks again and again, of a source that answers without a wait,
+		// would keep the lane and the processor for himself: hence the yield.
+		defer func() {
+			runtime.Gosched()
+			g.next()
+		}()
 		return g.one(ctx, key)
 	}
 	c := &call[K, V]{ctx: ctx, key: key, done: make(chan struct{})}
