@@ -282,7 +282,8 @@ func TestLookupDown(t *testing.T) {
 		return len(r.list()) == 2 && strings.Contains(r.log.String(), "report postponed")
 	})
 	l.set(func(l *local) { l.down = nil })
-	if n, err := r.Retry(context.Background(), 0, -1); n != 2 || err != nil {
+	// The two envelopes, and the bounce if it was quicker.
+	if n, err := r.Retry(context.Background(), 0, -1); n < 2 || n > 3 || err != nil {
 		t.Errorf("Retry: %d, %v", n, err)
 	}
 	if j := takeOne(t, w); j.Message.Sender != "" || addresses(j) != "a@x.example" {
