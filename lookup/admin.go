@@ -3,10 +3,10 @@ package lookup
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 	"time"
 
+	"tabard/internal/address"
 	"tabard/internal/config"
 	"tabard/internal/rpc"
 	"tabard/table"
@@ -27,10 +27,12 @@ var _ Admin = (*Service)(nil)
 
 // TableInfo is how a table does.
 type TableInfo struct {
-	Name   string
-	Kind   string
-	Cached bool // a cache is in front of it; Stats is its
-	Stats  cache.Stats
+	Name      string       `json:"name"`
+	Kind      string       `json:"kind"`
+	Services  []string     `json:"services"`  // that the configuration asks it for
+	Questions int64        `json:"questions"` // asked of it, from memory or not, since it was opened
+	Source    Source       `json:"source"`
+	Cache     *cache.Stats `json:"cache,omitempty"` // nil: none is in front of it
 }
 
 // ChangesRequest asks for changes after one.
@@ -51,21 +53,31 @@ type Change struct {
 // errUncached is the answer where there is nothing to invalidate.
 var errUncached = errors.New("the table has no cache: it answers from its source, or from memory")
 
-// Tables implements Admin.
-func (s *Service) Tables(context.Context) ([]TableInfo, error) {
+// Tables implements Admin. No source is asked for it.
+func (s *Service) Tables(ctx context.Context) ([]TableInfo, error) {
 	infos := make([]TableInfo, 0, len(s.cfg.Tables))
+	services := s.services(ctx)
 	for _, decl := range s.cfg.Tables {
-		t, err := s.tables.get(config.TableRef(decl.Name))
+		if strings.HasPrefix(decl.Name, "<dynamic:") {
+			continue // a list that stands in the line that uses it
+		}
+		ref := config.TableRef(decl.Name)
+		t, err := s.tables.get(ref)
 		if err != nil {
 			return nil, err
 		}
-		info := TableInfo{Name: decl.Name, Kind: decl.Kind}
+		h := s.tables.health[decl.Name]
+		info := TableInfo{Name: decl.Name, Kind: decl.Kind, Services: append([]string{}, services[ref]...), Source: h.source()}
+		info.Questions = info.Source.Questions
 		if c, ok := t.Backend().(*cache.Cache); ok {
-			info.Cached, info.Stats = true, c.Stats()
+			st := c.Stats()
+			st.Watch.Error = address.OneLine(st.Watch.Error, maxFault)
+			info.Cache = &st
+			info.Questions = st.Hits + st.Misses + st.Stale + h.logins.Load()
 		}
 		infos = append(infos, info)
 	}
-	return slices.DeleteFunc(infos, func(i TableInfo) bool { return strings.HasPrefix(i.Name, "<dynamic:") }), nil
+	return infos, nil
 }
 
 // Changes implements Admin.

@@ -130,14 +130,12 @@ func (c *checking) listener(ctx context.Context, i int, l *config.Listener) {
 		c.add(Problem{Pos: l.Pos, Cause: "not supported yet: auth by system accounts; give auth a table"})
 	}
 	c.auth(ctx, l)
-	c.use(ctx, l.Pos, l.Senders, table.MailAddrMap)
-	c.use(ctx, l.Pos, l.Hostnames, table.AddrName)
+	for _, u := range listenerUses(l) {
+		c.use(ctx, l.Pos, u.table, u.service)
+	}
 	c.authority(ctx, l.Pos, l.CATable, UseClient)
 	if l.TLS == config.TLSNone {
 		return
-	}
-	for _, ref := range l.PKITables {
-		c.use(ctx, l.Pos, ref, table.Cert)
 	}
 	c.certificate(ctx, l.Pos, l.PKINames, CertificateRequest{Listener: i})
 }

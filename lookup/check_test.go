@@ -236,7 +236,7 @@ func TestAdminEdge(t *testing.T) {
 		}
 	}
 	infos, err := admin.Tables(t.Context())
-	if err != nil || len(infos) != 3 || infos[0].Name != "mail" || infos[0].Stats.Hits != 1 || infos[1].Cached || infos[2].Kind != "static" {
+	if err != nil || len(infos) != 3 || infos[0].Name != "mail" || infos[0].Cache == nil || infos[0].Cache.Hits != 1 || infos[1].Cache != nil || infos[2].Kind != "static" {
 		t.Errorf("tables: %+v, %v", infos, err)
 	}
 	last, err := admin.Changes(t.Context(), ChangesRequest{Table: "mail", Now: true})

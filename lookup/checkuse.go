@@ -14,15 +14,8 @@ func (c *checking) action(ctx context.Context, cfg *config.Action) {
 		c.add(Problem{Pos: cfg.Pos, Cause: err.Error()})
 		return
 	}
-	for _, u := range []struct {
-		ref     config.TableRef
-		service table.Service
-	}{
-		{a.Alias, table.Alias}, {a.Virtual, table.Alias}, {a.UserBase, table.UserInfo},
-		{a.Domain, table.RelayHost}, {a.Sender, table.RelayHost}, {a.Auth, table.Credentials},
-		{a.HeloSrc, table.AddrName}, {a.PKITable, table.Cert}, {a.TLSPolicy, table.TLSPolicy},
-	} {
-		c.use(ctx, a.Pos, u.ref, u.service)
+	for _, u := range actionUses(cfg) {
+		c.use(ctx, a.Pos, u.table, u.service)
 	}
 	if a.Method == config.MethodRelay {
 		c.relay(ctx, a)
@@ -67,33 +60,9 @@ func (c *checking) relay(ctx context.Context, a *action) {
 }
 
 func (c *checking) match(ctx context.Context, m *config.Match) {
-	cond := func(k *config.Cond, s table.Service) {
-		if k == nil {
-			return
-		}
-		if k.Regex {
-			s = table.Regex
-		}
-		c.use(ctx, m.Pos, k.Table, s)
+	for _, u := range matchUses(m) {
+		c.use(ctx, m.Pos, u.table, u.service)
 	}
-	from := map[config.FromKind]table.Service{
-		config.FromSrc: table.NetAddr, config.FromRDNS: table.Domain,
-		config.FromAuth: table.String, config.FromMailFrom: table.MailAddr,
-	}
-	if s, ok := from[m.From]; ok {
-		cond(&m.FromCond, s)
-	}
-	switch m.For {
-	case config.ForDomain:
-		cond(&m.ForCond, table.Domain)
-	case config.ForRcptTo:
-		cond(&m.ForCond, table.MailAddr)
-	}
-	cond(m.Tag, table.String)
-	cond(m.Helo, table.Domain)
-	cond(m.Auth, table.String)
-	cond(m.MailFrom, table.MailAddr)
-	cond(m.RcptTo, table.MailAddr)
 }
 
 // causeOf is an error without the name of the table, which the problem has

@@ -17,10 +17,11 @@ import (
 type registry struct {
 	byName   map[config.TableRef]*table.Table
 	policies map[string]password.Policy // by table, where there is another than the default
+	health   map[string]*health         // of the sources of declared tables
 }
 
 func openTables(ctx context.Context, o Options, hostname string, log *slog.Logger) (*registry, error) {
-	r := &registry{byName: make(map[config.TableRef]*table.Table), policies: make(map[string]password.Policy)}
+	r := &registry{byName: make(map[config.TableRef]*table.Table), policies: make(map[string]password.Policy), health: make(map[string]*health)}
 	for name, b := range builtins(hostname) {
 		r.byName[name] = table.New(string(name), b, o.Timeout)
 	}
@@ -31,7 +32,9 @@ func openTables(ctx context.Context, o Options, hostname string, log *slog.Logge
 		if policy := password.Policy(t.Auth); policy != (password.Policy{}) {
 			r.policies[t.Name] = policy
 		}
-		b, err := openTable(ctx, t, o, log)
+		h := newHealth(time.Now)
+		r.health[t.Name] = h
+		b, err := openTable(ctx, t, o, h, log)
 		if err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: table %s: %w", t.Pos, t.Name, err), r.close())
 		}
@@ -42,8 +45,8 @@ func openTables(ctx context.Context, o Options, hostname string, log *slog.Logge
 
 // openTable opens a declared table, with a cache in front of what is not in
 // memory anyway.
-func openTable(ctx context.Context, t config.Table, o Options, log *slog.Logger) (table.Backend, error) {
-	b := &reopening{decl: t, open: o.Open, log: log, clock: time.Now}
+func openTable(ctx context.Context, t config.Table, o Options, h *health, log *slog.Logger) (table.Backend, error) {
+	b := &reopening{decl: t, open: o.Open, health: h, log: log, clock: time.Now}
 	if _, err := b.get(ctx); err != nil {
 		log.Warn("table cannot be opened; its questions are temporary errors until it can", "table", t.Name, "error", err)
 	}

@@ -18,10 +18,11 @@ const reopenAfter = time.Second
 // reopening is a backend that is opened when it can be. Until then its answers
 // are errors.
 type reopening struct {
-	decl  config.Table
-	open  func(context.Context, config.Table) (table.Backend, error)
-	log   *slog.Logger
-	clock func() time.Time
+	decl   config.Table
+	open   func(context.Context, config.Table) (table.Backend, error)
+	health *health
+	log    *slog.Logger
+	clock  func() time.Time
 
 	mu      sync.Mutex
 	backend table.Backend
@@ -45,6 +46,7 @@ func (r *reopening) get(ctx context.Context) (table.Backend, error) {
 	b, err := r.open(ctx, r.decl)
 	if err != nil {
 		r.err, r.tried = fmt.Errorf("open: %w", err), r.clock()
+		r.health.lost(r.err)
 		return nil, r.err
 	}
 	if r.err != nil {
@@ -58,27 +60,36 @@ func (r *reopening) get(ctx context.Context) (table.Backend, error) {
 func (r *reopening) Lookup(ctx context.Context, s table.Service, key string) (table.Row, error) {
 	b, err := r.get(ctx)
 	if err != nil {
+		r.health.note(err)
 		return nil, err
 	}
-	return b.Lookup(ctx, s, key)
+	row, err := b.Lookup(ctx, s, key)
+	r.health.note(err)
+	return row, err
 }
 
 // Check implements table.Backend.
 func (r *reopening) Check(ctx context.Context, s table.Service, key string) (bool, error) {
 	b, err := r.get(ctx)
 	if err != nil {
+		r.health.note(err)
 		return false, err
 	}
-	return b.Check(ctx, s, key)
+	ok, err := b.Check(ctx, s, key)
+	r.health.note(err)
+	return ok, err
 }
 
 // Fetch implements table.Backend.
 func (r *reopening) Fetch(ctx context.Context, s table.Service) ([]table.Row, error) {
 	b, err := r.get(ctx)
 	if err != nil {
+		r.health.note(err)
 		return nil, err
 	}
-	return b.Fetch(ctx, s)
+	rows, err := b.Fetch(ctx, s)
+	r.health.note(err)
+	return rows, err
 }
 
 // Ping implements table.Pinger.
@@ -111,10 +122,19 @@ func (r *reopening) Watch(ctx context.Context, changed func(table.Change)) error
 	if err != nil {
 		return err
 	}
-	if w, ok := b.(table.Watcher); ok {
-		return w.Watch(ctx, changed)
+	w, ok := b.(table.Watcher)
+	if !ok {
+		return table.ErrUnsupported
 	}
-	return table.ErrUnsupported
+	var first sync.Once
+	err = w.Watch(ctx, func(c table.Change) {
+		first.Do(r.health.answers)
+		changed(c)
+	})
+	if err != nil && ctx.Err() == nil && !errors.Is(err, table.ErrUnsupported) {
+		r.health.lost(err)
+	}
+	return err
 }
 
 // Authenticates implements table.Authenticator.
@@ -133,12 +153,17 @@ func (r *reopening) Authenticates(ctx context.Context) (bool, error) {
 func (r *reopening) Authenticate(ctx context.Context, user, password string) (bool, error) {
 	b, err := r.get(ctx)
 	if err != nil {
+		r.health.note(err)
 		return false, err
 	}
-	if a, ok := b.(table.Authenticator); ok {
-		return a.Authenticate(ctx, user, password)
+	a, ok := b.(table.Authenticator)
+	if !ok {
+		return false, table.ErrUnsupported
 	}
-	return false, table.ErrUnsupported
+	r.health.logins.Add(1)
+	ok, err = a.Authenticate(ctx, user, password)
+	r.health.note(err)
+	return ok, err
 }
 
 // Close implements table.Backend.

@@ -4,14 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"tabard/internal/address"
 	"tabard/internal/control"
-	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/queue"
 )
@@ -24,49 +22,6 @@ func (g *globals) dialControl() (*control.Client, error) {
 	}
 	c, err := control.Dial(path)
 	return c, withCode(exUnavailable, err)
-}
-
-func newStatus(g *globals) *cobra.Command {
-	return &cobra.Command{
-		Use:   "status",
-		Short: "Show the running server's configuration, its processes and what confines them",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := g.dialControl()
-			if err != nil {
-				return err
-			}
-			ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
-			defer cancel()
-			st, err := c.Status(ctx)
-			if err != nil {
-				return withCode(exUnavailable, err)
-			}
-			return g.printStatus(cmd, st)
-		},
-	}
-}
-
-func (g *globals) printStatus(cmd *cobra.Command, st privsep.Status) error {
-	var rows [][]string
-	for _, p := range st.Processes {
-		var layers []string
-		for _, l := range p.Layers {
-			if !l.Held {
-				l.Name += " (no)"
-			}
-			layers = append(layers, l.Name)
-		}
-		rows = append(rows, []string{p.Name, strconv.Itoa(p.PID), string(p.State), time.Since(p.Since).Round(time.Second).String(), strconv.Itoa(p.Restarts), dash(strings.Join(layers, ", "))})
-	}
-	if c := st.Config; c != nil && !g.json {
-		_, _ = fmt.Fprintf(cmd.OutOrStdout(), "configuration: %s, loaded %s, hash %s\n", c.Source, c.Loaded.Format(time.RFC3339), c.Hash)
-		if c.Fault != "" {
-			_, _ = fmt.Fprintf(cmd.OutOrStdout(), "the last attempt to replace it failed: %s\n", strings.ReplaceAll(c.Fault, "\n", "\n  "))
-		}
-		_, _ = fmt.Fprintln(cmd.OutOrStdout())
-	}
-	return g.printList(cmd, st, []string{"PROCESS", "PID", "STATE", "UPTIME", "RESTARTS", "CONFINED BY"}, rows)
 }
 
 func newQueue(g *globals) *cobra.Command {

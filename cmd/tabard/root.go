@@ -3,13 +3,11 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
@@ -165,10 +163,5 @@ func (g *globals) printList(cmd *cobra.Command, v any, head []string, rows [][]s
 	if g.json {
 		return printJSON(cmd.OutOrStdout(), v)
 	}
-	w := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, strings.Join(head, "\t"))
-	for _, r := range rows {
-		_, _ = fmt.Fprintln(w, strings.Join(r, "\t"))
-	}
-	return w.Flush()
+	return printColumns(cmd.OutOrStdout(), head, rows)
 }

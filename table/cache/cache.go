@@ -103,6 +103,7 @@ type Cache struct {
 	all      atomic.Uint64 // changes of everything
 	services []atomic.Uint64
 	pushed   atomic.Bool // changes are being told
+	watch    watch
 
 	mu      sync.Mutex
 	flights map[key]*flight
@@ -139,8 +140,10 @@ func New(b table.Backend, o Options) (*Cache, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	c.cancel = cancel
 	if w, ok := b.(table.Watcher); ok {
+		c.watch.set(WatchPending, o.Clock(), nil)
 		c.done.Go(func() { c.follow(ctx, w) })
 	} else {
+		c.watch.set(WatchNever, o.Clock(), nil)
 		close(c.never)
 	}
 	return c, nil

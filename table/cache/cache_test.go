@@ -160,7 +160,7 @@ func TestKeepsWhatIsTold(t *testing.T) {
 			t.Errorf("asked %d times, want 4", n)
 		}
 		s := c.Stats()
-		if s.Hits != 8 || s.Misses != 4 || !s.Pushed || s.Entries != 4 {
+		if s.Hits != 8 || s.Misses != 4 || s.Watch.State != WatchTold || s.Entries != 4 {
 			t.Errorf("stats %+v", s)
 		}
 	})
@@ -420,7 +420,7 @@ func TestNeverOld(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	for !c.Stats().Pushed {
+	for c.Stats().Watch.State != WatchTold {
 		time.Sleep(time.Millisecond)
 	}
 	var told atomic.Int64

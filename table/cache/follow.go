@@ -21,7 +21,8 @@ func (c *Cache) follow(ctx context.Context, w table.Watcher) {
 	pause := minRewatch
 	for ctx.Err() == nil {
 		err := w.Watch(ctx, c.told)
-		if c.pushed.Swap(false) {
+		lost := c.pushed.Swap(false)
+		if lost {
 			c.all.Add(1)
 			pause = minRewatch
 		}
@@ -29,8 +30,14 @@ func (c *Cache) follow(ctx context.Context, w table.Watcher) {
 		case ctx.Err() != nil:
 			return
 		case errors.Is(err, table.ErrUnsupported):
+			c.watch.set(WatchNever, c.o.Clock(), nil)
 			return
-		case err != nil:
+		case lost:
+			c.watch.set(WatchLost, c.o.Clock(), err)
+		default:
+			c.watch.failed(err)
+		}
+		if err != nil {
 			c.o.Log.Debug("changes of table are not told for now", "table", c.o.Name, "error", err)
 		}
 		select {
@@ -49,6 +56,7 @@ func (c *Cache) told(ch table.Change) {
 	} else {
 		c.all.Add(1)
 		c.pushed.Store(true)
+		c.watch.set(WatchTold, c.o.Clock(), nil)
 	}
 	c.journal.add(ch, c.o.Clock())
 }
