@@ -2,6 +2,7 @@ package provision
 
 import (
 	"context"
+	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -16,6 +17,10 @@ type Certificate struct {
 	ID    int64  `json:"id"`
 	Name  string `json:"name"`
 	Chain string `json:"chain"` // PEM; key blocks in it are left out
+	// Leaves are the certificates that have a key in the row, in the order of the
+	// keys.
+	Leaves []*x509.Certificate `json:"-"`
+	Fault  error               `json:"-"` // why the row cannot be served
 }
 
 // Pair is a chain and its private key as PEM. Key may be empty when chain holds
@@ -81,10 +86,16 @@ func (d *DB) RemoveCertificates(ctx context.Context, name string) error {
 // ListCertificates returns every certificate, by name. Rows that do not parse
 // are listed all the same: a list is where a fault is looked for.
 func (d *DB) ListCertificates(ctx context.Context) ([]Certificate, error) {
-	return list(ctx, d, `SELECT id, name, chain FROM certificates ORDER BY name, id`,
+	return list(ctx, d, `SELECT id, name, chain, coalesce(key, '') FROM certificates ORDER BY name, id`,
 		func(scan func(...any) error) (c Certificate, err error) {
-			err = scan(&c.ID, &c.Name, &c.Chain)
-			c.Chain = table.PublicPEM(c.Chain)
+			var p Pair
+			err = scan(&c.ID, &c.Name, &p.Chain, &p.Key)
+			pairs, fault := table.ParseKeyPairs(p.row())
+			c.Fault = fault
+			for _, pair := range pairs {
+				c.Leaves = append(c.Leaves, pair.Leaf)
+			}
+			c.Chain = table.PublicPEM(p.Chain)
 			return c, err
 		})
 }

@@ -70,6 +70,8 @@ func TestDialects(t *testing.T) {
 				"users": testUsers, "refused users": testUsersRefuse, "domains and aliases": testDomainsAndAliases,
 				"relays and senders": testRelaysAndSenders, "certificates": testCertificates,
 				"authorities": testAuthorities, "rollback": testRollback,
+				"import": testImport, "bad lines": testImportBad, "headings": testImportHeading,
+				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open) })
 			}

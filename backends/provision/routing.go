@@ -2,7 +2,6 @@ package provision
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -12,14 +11,22 @@ import (
 
 // AddDomain adds a domain that mail is taken for; wildcards are allowed.
 func (d *DB) AddDomain(ctx context.Context, name string) error {
-	name, err := key("domain", name)
+	name, err := domainName(name)
 	if err != nil {
 		return err
 	}
-	if err := address.CheckDomain(strings.ReplaceAll(name, "*", "x")); err != nil {
-		return fmt.Errorf("domain %q: %w", name, err)
-	}
 	return d.add(ctx, "domain "+name, `INSERT INTO domains (name) VALUES (?)`, name)
+}
+
+func domainName(name string) (string, error) {
+	name, err := key("domain", name)
+	if err != nil {
+		return "", err
+	}
+	if err := address.CheckDomain(strings.ReplaceAll(name, "*", "x")); err != nil {
+		return "", fmt.Errorf("domain %q: %w", name, err)
+	}
+	return name, nil
 }
 
 // RemoveDomain removes a domain.
@@ -44,14 +51,23 @@ type AliasRow struct {
 
 // AddAlias adds a target to an address: "user", "user@domain", "@domain" or "@".
 func (d *DB) AddAlias(ctx context.Context, addr, target string) error {
-	addr, err := key("alias", addr)
+	a, err := AliasRow{addr, target}.normal()
 	if err != nil {
 		return err
 	}
-	if _, err := table.ParseNodes(table.Row{target}); err != nil {
-		return fmt.Errorf("alias %s: %w", addr, err)
+	return d.add(ctx, "alias "+a.Address+" to "+target, `INSERT INTO aliases (address, target) VALUES (?, ?)`, a.Address, target)
+}
+
+// normal returns the row as it is stored.
+func (a AliasRow) normal() (AliasRow, error) {
+	addr, err := key("alias", a.Address)
+	if err != nil {
+		return a, err
 	}
-	return d.add(ctx, "alias "+addr+" to "+target, `INSERT INTO aliases (address, target) VALUES (?, ?)`, addr, target)
+	if _, err := table.ParseNodes(table.Row{a.Target}); err != nil {
+		return a, fmt.Errorf("alias %s: %w", addr, err)
+	}
+	return AliasRow{addr, a.Target}, nil
 }
 
 // RemoveAlias removes one target of an address, or all with an empty target.
@@ -80,14 +96,21 @@ type SenderRow struct {
 
 // AddSender allows a user to send as an address, or as "@domain".
 func (d *DB) AddSender(ctx context.Context, user, addr string) error {
-	user, err := key("user", user)
+	s, err := SenderRow{user, addr}.normal()
 	if err != nil {
 		return err
 	}
-	if addr, err = key("sender", addr); err != nil {
-		return err
+	return d.add(ctx, "sender "+s.Address+" of "+s.User, `INSERT INTO senders ("user", address) VALUES (?, ?)`, s.User, s.Address)
+}
+
+// normal returns the row as it is stored.
+func (s SenderRow) normal() (SenderRow, error) {
+	user, err := key("user", s.User)
+	if err != nil {
+		return s, err
 	}
-	return d.add(ctx, "sender "+addr+" of "+user, `INSERT INTO senders ("user", address) VALUES (?, ?)`, user, addr)
+	addr, err := key("sender", s.Address)
+	return SenderRow{user, addr}, err
 }
 
 // RemoveSender takes back what AddSender gave; all of the user's with an empty
@@ -120,15 +143,25 @@ type RelayRow struct {
 // AddRelay adds a relay. The URL is taken as it is: whoever calls has parsed it
 // in the dialect of the configuration.
 func (d *DB) AddRelay(ctx context.Context, r RelayRow) error {
-	match, err := key("relay", r.Match)
+	r, err := r.normal()
 	if err != nil {
 		return err
 	}
-	if r.URL == "" || strings.ContainsAny(r.URL, " \t\r\n\x00,") {
-		return fmt.Errorf("relay %s: bad URL %q", match, r.URL)
+	return d.add(ctx, "relay for "+r.Match, `INSERT INTO relays (match, url, priority, weight) VALUES (?, ?, ?, ?)`,
+		r.Match, r.URL, r.Priority, r.Weight)
+}
+
+// normal returns the row as it is stored.
+func (r RelayRow) normal() (RelayRow, error) {
+	match, err := key("relay", r.Match)
+	if err != nil {
+		return r, err
 	}
-	return d.add(ctx, "relay for "+match, `INSERT INTO relays (match, url, priority, weight) VALUES (?, ?, ?, ?)`,
-		match, r.URL, r.Priority, r.Weight)
+	if r.URL == "" || strings.ContainsAny(r.URL, " \t\r\n\x00,") {
+		return r, fmt.Errorf("relay %s: bad URL %q", match, r.URL)
+	}
+	r.Match = match
+	return r, nil
 }
 
 // RemoveRelay removes one relay of a match, or all with an empty url.
@@ -157,15 +190,21 @@ type RelayCredential struct {
 
 // SetRelayCredential adds or replaces what a label authenticates with.
 func (d *DB) SetRelayCredential(ctx context.Context, label, username, password string) error {
-	label, err := key("label", label)
+	label, err := relayLogin(label, username, password)
 	if err != nil {
 		return err
 	}
-	if username == "" || password == "" || strings.ContainsAny(username+password, "\x00\r\n") {
-		return errors.New("user name and password must be given, without NUL, CR and LF")
-	}
 	return d.add(ctx, "label "+label, `INSERT INTO relay_credentials (label, username, password) VALUES (?, ?, ?)
 ON CONFLICT ({label}) DO UPDATE SET username = excluded.username, password = excluded.password`, label, username, password)
+}
+
+// relayLogin returns the label as it is stored.
+func relayLogin(label, username, password string) (string, error) {
+	label, err := key("label", label)
+	if err == nil && (username == "" || password == "" || strings.ContainsAny(username+password, "\x00\r\n")) {
+		err = fmt.Errorf("label %s: user name and password must be given, without NUL, CR and LF", label)
+	}
+	return label, err
 }
 
 // RemoveRelayCredential removes a label.

@@ -28,8 +28,8 @@ func (d *DB) AddUser(ctx context.Context, name, hash string, uid, gid *int64, ho
 	if err := checkHash(hash); err != nil {
 		return err
 	}
-	if home != "" && !path.IsAbs(home) {
-		return fmt.Errorf("home %q is not an absolute path", home)
+	if err := checkHome(home); err != nil {
+		return err
 	}
 	return d.add(ctx, "user "+name, `INSERT INTO users (name, password, uid, gid, home) VALUES (?, ?, ?, ?, ?)`,
 		name, orNull(hash), uid, gid, orNull(home))
@@ -104,6 +104,13 @@ func checkHash(hash string) error {
 	}
 	if hash != "" && !strings.ContainsAny(hash, "${") {
 		return errors.New("password hash: neither $id$hash nor {SCHEME}hash")
+	}
+	return nil
+}
+
+func checkHome(home string) error {
+	if home != "" && !path.IsAbs(home) {
+		return fmt.Errorf("home %q is not an absolute path", home)
 	}
 	return nil
 }

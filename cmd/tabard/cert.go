@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
-	"encoding/pem"
 	"fmt"
 	"os"
 	"strconv"
@@ -25,6 +24,9 @@ const selfSignedDays = 397
 func newCert(g *globals) *cobra.Command {
 	e, cmd := newEditor(g, "cert", "Certificates and their private keys")
 	cmd.AddCommand(e.certAdd(), e.certList(),
+		e.importer(provision.Certs(), `Chain and key are PEM in the line, or chain_file and key_file name files, relative to
+the directory of the imported file. A name with several certificates has several
+lines. --replace replaces all certificates of the names that the file has.`),
 		e.command("rm NAME", "Remove every certificate of a name; the next handshake goes without", cobra.ExactArgs(1), func(ctx context.Context, db *provision.DB, a []string) error {
 			return db.RemoveCertificates(ctx, a[0])
 		}))
@@ -150,7 +152,7 @@ func (e *editor) certList() *cobra.Command {
 			all, err := db.ListCertificates(ctx)
 			infos := make([]certInfo, 0, len(all))
 			for _, c := range all {
-				infos = append(infos, describeCert(c, time.Now()))
+				infos = append(infos, describeCert(c, time.Now())...)
 			}
 			return infos, err
 		},
@@ -159,28 +161,31 @@ func (e *editor) certList() *cobra.Command {
 		})
 }
 
-func describeCert(c provision.Certificate, now time.Time) certInfo {
-	info := certInfo{ID: c.ID, Name: c.Name, State: "no certificate in the row"}
-	block, _ := pem.Decode([]byte(c.Chain))
-	if block == nil {
-		return info
+// describeCert tells of every certificate that a row has a key for.
+func describeCert(c provision.Certificate, now time.Time) []certInfo {
+	if c.Fault != nil {
+		return []certInfo{{ID: c.ID, Name: c.Name, State: "broken: " + c.Fault.Error()}}
 	}
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		info.State = "unreadable: " + err.Error()
-		return info
+	var infos []certInfo
+	for _, leaf := range c.Leaves {
+		infos = append(infos, certInfo{ID: c.ID, Name: c.Name, Key: keyName(leaf), Issuer: leaf.Issuer.CommonName,
+			NotAfter: leaf.NotAfter, Days: daysLeft(leaf, now), State: validity(leaf, now)})
 	}
-	info.Key, info.Issuer, info.NotAfter = keyName(leaf), leaf.Issuer.CommonName, leaf.NotAfter
-	info.Days = int(leaf.NotAfter.Sub(now).Hours() / 24)
+	return infos
+}
+
+func daysLeft(c *x509.Certificate, now time.Time) int {
+	return int(c.NotAfter.Sub(now).Hours() / 24)
+}
+
+func validity(c *x509.Certificate, now time.Time) string {
 	switch {
-	case now.Before(leaf.NotBefore):
-		info.State = "not valid yet"
-	case now.After(leaf.NotAfter):
-		info.State = "expired"
-	default:
-		info.State = "valid"
+	case now.Before(c.NotBefore):
+		return "not valid yet"
+	case now.After(c.NotAfter):
+		return "expired"
 	}
-	return info
+	return "valid"
 }
 
 func keyName(c *x509.Certificate) string {

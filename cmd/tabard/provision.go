@@ -77,6 +77,10 @@ func (e *editor) with(ctx context.Context, f func(context.Context, *provision.DB
 	if err != nil {
 		return err
 	}
+	return withDatabase(ctx, src, f)
+}
+
+func withDatabase(ctx context.Context, src provision.Source, f func(context.Context, *provision.DB) error) error {
 	db, err := provision.Open(ctx, src)
 	if err != nil {
 		return withCode(exUnavailable, err)
@@ -115,6 +119,9 @@ func lister[T any](e *editor, short string, head []string, list func(*provision.
 func newUser(g *globals) *cobra.Command {
 	e, cmd := newEditor(g, "user", "Users: who logs in and who has a mailbox")
 	cmd.AddCommand(e.userAdd(), e.userPasswd(),
+		e.importer(provision.Users(), `A password is hashed, a hash ({SCHEME}... or $id$...) is stored as it is; with neither
+the user receives mail and cannot log in. Enabled is yes or no. A user named by an
+address may send as that address. --replace changes what the file has columns for.`),
 		e.command("rm NAME", "Remove a user and what the user may send as", cobra.ExactArgs(1), func(ctx context.Context, db *provision.DB, a []string) error {
 			return db.RemoveUser(ctx, a[0])
 		}),
@@ -270,6 +277,7 @@ func hashOrNone(secret string) (string, error) {
 func newDomain(g *globals) *cobra.Command {
 	e, cmd := newEditor(g, "domain", "Domains that mail is accepted for")
 	cmd.AddCommand(
+		e.importer(provision.Domains(), `A name may be a wildcard.`),
 		e.command("add NAME", "Add a domain", cobra.ExactArgs(1), func(ctx context.Context, db *provision.DB, a []string) error {
 			return db.AddDomain(ctx, a[0])
 		}),
@@ -283,6 +291,8 @@ func newDomain(g *globals) *cobra.Command {
 func newAlias(g *globals) *cobra.Command {
 	e, cmd := newEditor(g, "alias", "Aliases: other names of users, lists and catch-alls")
 	cmd.AddCommand(
+		e.importer(provision.Aliases(), `An address with several targets has several lines, or a list in quotes as its target.
+--replace replaces all targets of the addresses that the file has.`),
 		e.command("add ADDRESS TARGET...", "Send mail for ADDRESS (user, user@domain, @domain) to the targets too", cobra.MinimumNArgs(2),
 			func(ctx context.Context, db *provision.DB, a []string) error {
 				for _, target := range a[1:] {
@@ -304,6 +314,8 @@ func newAlias(g *globals) *cobra.Command {
 func newSender(g *globals) *cobra.Command {
 	e, cmd := newEditor(g, "sender", "Addresses that users may send as")
 	cmd.AddCommand(
+		e.importer(provision.Senders(), `A user with several addresses has several lines. --replace replaces all addresses of
+the users that the file has.`),
 		e.command("add USER ADDRESS", "Let a user send as an address, or as any of @domain", cobra.ExactArgs(2), func(ctx context.Context, db *provision.DB, a []string) error {
 			return db.AddSender(ctx, a[0], a[1])
 		}),
@@ -334,6 +346,8 @@ func newRelay(g *globals) *cobra.Command {
 	add.Flags().Int64Var(&r.Priority, "priority", 0, "lower is tried first")
 	add.Flags().Int64Var(&r.Weight, "weight", 1, "among equal priorities, higher is tried first")
 	cmd.AddCommand(add,
+		e.importer(provision.Relays(), `A match with several relays has several lines; a lower priority is tried first.
+--replace replaces all relays of the matches that the file has.`),
 		e.command("rm MATCH [URL]", "Remove one relay of a match, or all", cobra.RangeArgs(1, 2), func(ctx context.Context, db *provision.DB, a []string) error {
 			return db.RemoveRelay(ctx, a[0], second(a))
 		}),
@@ -347,6 +361,7 @@ func newRelay(g *globals) *cobra.Command {
 func (e *editor) relayLogin() *cobra.Command {
 	login := &cobra.Command{Use: "login", Short: "User names and passwords for relays, by label", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	login.AddCommand(
+		e.importer(provision.RelayLogins(), `The password is stored as it is: the relay has to be told it.`),
 		&cobra.Command{
 			Use:   "set LABEL USERNAME",
 			Short: "Set the login behind a label; the password is read from the terminal or standard input",

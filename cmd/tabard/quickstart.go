@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -180,6 +181,11 @@ func (q *quickstart) firstUser(ctx context.Context, db *provision.DB) error {
 	return err
 }
 
+// lasts reports whether a certificate serves for more than days.
+func lasts(c provision.Certificate, days int) bool {
+	return c.Fault == nil && !slices.ContainsFunc(c.Leaves, func(leaf *x509.Certificate) bool { return daysLeft(leaf, time.Now()) <= days })
+}
+
 // certificate makes an authority and a certificate for localhost, when there is
 // none or it is about to expire.
 func (q *quickstart) certificate(ctx context.Context, db *provision.DB) error {
@@ -188,7 +194,7 @@ func (q *quickstart) certificate(ctx context.Context, db *provision.DB) error {
 		return err
 	}
 	for _, c := range all {
-		if c.Name != q.params.Hostname || describeCert(c, time.Now()).Days > renewDays {
+		if c.Name != q.params.Hostname || lasts(c, renewDays) {
 			continue
 		}
 		if own, err := q.own(ctx, db, c); err != nil || !own {

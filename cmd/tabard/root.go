@@ -49,8 +49,8 @@ Start with:  tabard quickstart`,
 	flags.StringArrayVarP(&g.macros, "define", "D", nil, "set a macro of the configuration, `name=value`")
 	flags.BoolVar(&g.json, "json", false, "print lists as JSON")
 	root.AddCommand(
-		newQuickstart(), newRun(g), newReload(g), newCheck(g), newMigrate(g), newStatus(g),
-		newUser(g), newDomain(g), newAlias(g), newSender(g), newRelay(g), newCert(g),
+		newQuickstart(), newRun(g), newReload(g), newConfig(g), newCheck(g), newMigrate(g), newStatus(g),
+		newUser(g), newDomain(g), newAlias(g), newSender(g), newRelay(g), newCert(g), newCA(g),
 		newLookup(g), newQueue(g), newSendmail(), newMan(),
 	)
 	return root
