@@ -34,6 +34,7 @@ import (
 // servers on the same cores: put to the source each time, and from the cache.
 type tables struct {
 	rows, ldapRows int
+	commits        int
 	callers        []int
 	during         time.Duration
 	kinds          []string
@@ -46,16 +47,19 @@ type subject struct {
 	decl    config.Table
 	rows    int
 	postmap string // TYPE:FILE for postmap -q
-	close   func()
+	// change gives a row another URL, and returns when the change was sent off.
+	change func(ctx context.Context, domain, url string) (sent time.Time, err error)
+	close  func()
 }
 
 func benchTables(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench tables", flag.ContinueOnError)
 	var b tables
 	fs.IntVar(&b.rows, "rows", 1_000_000, "rows in PostgreSQL and SQLite")
-	fs.IntVar(&b.ldapRows, "ldap-rows", 100_000, "entries in slapd, added one by one")
+	fs.IntVar(&b.ldapRows, "ldap-rows", 1_000_000, "entries in slapd")
+	fs.IntVar(&b.commits, "commits", 300, "how many changes are followed")
 	fs.DurationVar(&b.during, "during", 5*time.Second, "how long each figure is measured")
-	kinds := fs.String("kinds", "postgres,sqlite,ldap", "which sources")
+	kinds := fs.String("kinds", "postgres,sqlite,ldap,file", "which sources")
 	callers := fs.String("callers", "1,16,64", "callers at once")
 	if err := fs.Parse(args); err != nil {
 		return err
@@ -83,9 +87,9 @@ func benchTables(ctx context.Context, args []string) error {
 }
 
 func (b *tables) measure(ctx context.Context, kind string) error {
-	fill := map[string]func(context.Context) (subject, error){"postgres": b.postgres, "sqlite": b.sqlite, "ldap": b.ldap}[kind]
+	fill := map[string]func(context.Context) (subject, error){"postgres": b.postgres, "sqlite": b.sqlite, "ldap": b.ldap, "file": b.file}[kind]
 	if fill == nil {
-		return errors.New("unknown kind; want postgres, sqlite or ldap")
+		return errors.New("unknown kind; want postgres, sqlite, ldap or file")
 	}
 	s, err := fill(ctx)
 	if err != nil {
@@ -108,7 +112,13 @@ func (b *tables) measure(ctx context.Context, kind string) error {
 		// A tenth of the keys, as hot ones are.
 		b.line(ctx, kind, "cached", n, func() error { return lookup(ctx, cached, rand.IntN(s.rows/10)) })
 	}
+	if err := b.follow(ctx, s, cached); err != nil {
+		return err
+	}
 	b.memory(ctx, kind, cached, s.rows)
+	if s.postmap == "" {
+		return nil
+	}
 	for _, n := range []int{1, 4} {
 		if err := b.postmap(ctx, s, n); err != nil {
 			fmt.Printf("%-9s postmap: %v\n", kind, err)
@@ -169,7 +179,7 @@ func (b *tables) line(ctx context.Context, kind, answers string, callers int, as
 
 // memory says what a cache of many answers takes.
 func (b *tables) memory(ctx context.Context, kind string, c *cache.Cache, rows int) {
-	n := min(rows, 200_000)
+	n := min(rows, 1_000_000)
 	for i := range n {
 		if lookup(ctx, c, i) != nil {
 			return
@@ -214,6 +224,12 @@ func (b *tables) postgres(ctx context.Context) (subject, error) {
 		return s, err
 	}
 	s.decl = config.Table{Name: "t", Kind: "postgres", Source: url}
+	writer, err := migrations.OpenPostgres(url)
+	if err != nil {
+		return s, err
+	}
+	s.change = commit(writer, `UPDATE relays SET url = $1 WHERE lower(match) = $2`)
+	s.close = func() { _, _ = writer.Close(), pg.Close() }
 	s.postmap, err = b.write("pgsql.cf", fmt.Sprintf("hosts = 127.0.0.1:%d\nuser = postgres\ndbname = %s\nquery = SELECT url FROM relays WHERE lower(match) = '%%s'\n", pg.Port, name))
 	s.postmap = "pgsql:" + s.postmap
 	return s, err
@@ -229,6 +245,12 @@ func (b *tables) sqlite(ctx context.Context) (subject, error) {
 	if err != nil {
 		return s, err
 	}
+	writer, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(10000)")
+	if err != nil {
+		return s, err
+	}
+	s.change = commit(writer, `UPDATE relays SET url = ? WHERE match = ?`)
+	s.close = func() { _ = writer.Close() }
 	series := fmt.Sprintf("(WITH RECURSIVE s(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM s LIMIT %d) SELECT n FROM s)", b.rows)
 	if err := fillRelays(ctx, db, series); err != nil {
 		return s, err
@@ -239,30 +261,25 @@ func (b *tables) sqlite(ctx context.Context) (subject, error) {
 }
 
 func (b *tables) ldap(ctx context.Context) (subject, error) {
-	dir, err := ldaptest.New(ctx, ldaptest.Options{DB: []string{"dbnosync"}})
+	dir, err := ldaptest.New(ctx, ldaptest.Options{DB: []string{"maxsize 8589934592"}})
 	if err != nil {
 		return subject{}, err
 	}
 	s := subject{kind: "ldap", rows: b.ldapRows, close: func() { _ = dir.Close() }}
 	base := "ou=relays," + dir.Suffix
-	err = dir.Do(func(c *ldap.Conn) error {
-		add := ldap.NewAddRequest(base, nil)
-		add.Attribute("objectClass", []string{"organizationalUnit"})
-		if err := c.Add(add); err != nil {
-			return err
-		}
-		for i := range b.ldapRows {
-			add := ldap.NewAddRequest("cn="+domain(i)+","+base, nil)
-			add.Attribute("objectClass", []string{"device"})
-			add.Attribute("description", []string{fmt.Sprintf("tls://mx%d.example.net", i%50)})
-			if err := c.Add(add); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	if err := dir.Fill(ctx, b.ldif(base)); err != nil {
+		return s, err
+	}
+	writer, err := dir.Connect()
 	if err != nil {
 		return s, err
+	}
+	s.close = func() { _, _ = writer.Close(), dir.Close() }
+	s.change = func(_ context.Context, domain, url string) (time.Time, error) {
+		change := ldap.NewModifyRequest("cn="+domain+","+base, nil)
+		change.Replace("description", []string{url})
+		sent := time.Now()
+		return sent, writer.Modify(change)
 	}
 	conf, err := b.write("ldap.conf", fmt.Sprintf("url %s\nusername %s\npassword %s\nbasedn %s\nrelayhost_filter (cn=%%s)\nrelayhost_attributes description\n",
 		dir.URL, dir.RootDN, ldaptest.Password, base))

@@ -23,6 +23,7 @@ type Table struct {
 	options    table.Options
 	log        *slog.Logger
 	now        atomic.Pointer[static.Table]
+	settling   settling
 	fault      atomic.Pointer[error] // why the file as it is now is not in force
 
 	reload sync.Mutex  // one reload at a time
@@ -44,7 +45,15 @@ var (
 // Open loads the file and follows it until Close. A file that is missing or
 // does not parse is an error here: there is no earlier content to keep.
 func Open(ctx context.Context, c config.Table, o table.Options) (table.Backend, error) {
-	t := &Table{name: c.Name, path: c.Source, options: o, log: o.Logger(), done: make(chan struct{})}
+	t, err := open(ctx, c, o, settling{rest, maxRest})
+	if err != nil {
+		return nil, err // not a nil *Table
+	}
+	return t, nil
+}
+
+func open(ctx context.Context, c config.Table, o table.Options, s settling) (*Table, error) {
+	t := &Table{name: c.Name, path: c.Source, options: o, log: o.Logger(), settling: s, done: make(chan struct{})}
 	content, info, err := t.read()
 	if err != nil {
 		return nil, err

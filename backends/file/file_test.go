@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"tabard/internal/config"
 	"tabard/table"
 	"tabard/table/tabletest"
@@ -136,6 +138,52 @@ func TestFollows(t *testing.T) {
 			l.await(t, loaded)
 			expect(t, b, "root", "two")
 		})
+	}
+}
+
+// What is renamed into place is read at once: only what is written in place has
+// to rest first, here for an hour.
+func TestRenamedNeedNotRest(t *testing.T) {
+	dir := t.TempDir()
+	path, l := filepath.Join(dir, "aliases"), &logs{lines: make(chan string, 1000)}
+	write(t, path, "root one\n")
+	b, err := open(t.Context(), config.Table{Name: "t", Source: path}, table.Options{Log: slog.New(slog.NewTextHandler(l, nil))}, settling{time.Hour, time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = b.Close() })
+	for _, value := range []string{"two", "three"} {
+		write(t, path+".new", "root "+value+"\n")
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+		l.await(t, loaded)
+		expect(t, b, "root", value)
+	}
+}
+
+func TestArrived(t *testing.T) {
+	ev := func(op fsnotify.Op, name string) fsnotify.Event { return fsnotify.Event{Name: name, Op: op} }
+	for what, c := range map[string]struct {
+		events []fsnotify.Event
+		want   bool
+	}{
+		"renamed over":          {[]fsnotify.Event{ev(fsnotify.Rename, "/d/new"), ev(fsnotify.Create, "/d/t")}, true},
+		"a link on the way":     {[]fsnotify.Event{ev(fsnotify.Rename, "/d/tmp"), ev(fsnotify.Create, "/d/..data")}, true},
+		"written in place":      {[]fsnotify.Event{ev(fsnotify.Write, "/d/t")}, false},
+		"created":               {[]fsnotify.Event{ev(fsnotify.Create, "/d/t")}, false},
+		"moved away, created":   {[]fsnotify.Event{ev(fsnotify.Rename, "/d/t"), ev(fsnotify.Create, "/d/t~"), ev(fsnotify.Create, "/d/t")}, false},
+		"moved away, and again": {[]fsnotify.Event{ev(fsnotify.Rename, "/d/t"), ev(fsnotify.Create, "/d/t")}, false},
+		"another renamed":       {[]fsnotify.Event{ev(fsnotify.Rename, "/d/x"), ev(fsnotify.Create, "/d/y"), ev(fsnotify.Create, "/d/t")}, false},
+	} {
+		f := follower{names: []string{"/d/t", "/d/..data"}}
+		got := false
+		for _, e := range c.events {
+			got = f.arrived(e)
+		}
+		if got != c.want {
+			t.Errorf("%s: %v; want %v", what, got, c.want)
+		}
 	}
 }
 

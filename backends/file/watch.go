@@ -14,12 +14,16 @@ import (
 	"tabard/table"
 )
 
+// settling is how long a file must rest before it is read: who writes it in place
+// empties it first.
+type settling struct {
+	rest time.Duration
+	most time.Duration // that a file is waited for that never rests
+}
+
 const (
-	// settle is how long a file must rest before it is read: who writes it in
-	// place empties it first.
-	settle = 50 * time.Millisecond
-	// maxSettle bounds the waiting for a file that never rests.
-	maxSettle = time.Second
+	rest    = 50 * time.Millisecond
+	maxRest = time.Second
 	// poll finds what events do not tell: network file systems, directories
 	// that were moved away, limits of the kernel.
 	poll = 5 * time.Second
@@ -49,7 +53,9 @@ func (t *Table) follow(ctx context.Context, ready chan<- struct{}) {
 type follower struct {
 	t       *Table
 	w       *fsnotify.Watcher // nil channels when there are no events
-	dirs    []string
+	dirs    []string          // that are watched
+	names   []string          // in them, that lead to the file
+	from    string            // what the event before this one renamed
 	polling *time.Ticker
 	rest    <-chan time.Time // fires when the file has rested
 	first   time.Time        // of the event that began the waiting
@@ -59,12 +65,14 @@ func (f *follower) step(ctx context.Context) bool {
 	select {
 	case <-ctx.Done():
 		return false
-	case _, ok := <-f.w.Events:
+	case e, ok := <-f.w.Events:
 		if !ok {
 			return ctx.Err() == nil
 		}
-		f.delay()
-		return true
+		if !f.arrived(e) {
+			f.delay()
+			return true
+		}
 	case err, ok := <-f.w.Errors:
 		if ok && !errors.Is(err, fsnotify.ErrEventOverflow) {
 			f.t.log.Warn("file events", "table", f.t.name, "error", err)
@@ -78,13 +86,26 @@ func (f *follower) step(ctx context.Context) bool {
 	return true
 }
 
+// arrived reports whether something was renamed to the file, or to a link on the
+// way to it, which are two events, one after the other. What comes by a rename is
+// whole, and need not rest.
+func (f *follower) arrived(e fsnotify.Event) bool {
+	from := f.from
+	f.from = ""
+	if e.Has(fsnotify.Rename) && !slices.Contains(f.names, e.Name) {
+		f.from = e.Name
+		return false
+	}
+	return from != "" && e.Has(fsnotify.Create) && slices.Contains(f.names, e.Name)
+}
+
 // delay begins or extends the rest.
 func (f *follower) delay() {
 	now := time.Now()
 	if f.rest == nil {
 		f.first = now
 	}
-	f.rest = time.After(min(settle, max(0, maxSettle-now.Sub(f.first))))
+	f.rest = time.After(min(f.t.settling.rest, max(0, f.t.settling.most-now.Sub(f.first))))
 }
 
 // watchDirs watches every directory in which a change could replace the file:
@@ -93,7 +114,8 @@ func (f *follower) watchDirs() {
 	if f.w.Events == nil {
 		return
 	}
-	dirs := linkDirs(f.t.path)
+	dirs, names := way(f.t.path)
+	f.names = names
 	for _, d := range f.dirs {
 		if !slices.Contains(dirs, d) {
 			_ = f.w.Remove(d) // already gone is as good
@@ -107,17 +129,21 @@ func (f *follower) watchDirs() {
 	}
 }
 
-// linkDirs returns the directories of path and of each link it leads through.
-func linkDirs(path string) []string {
+// way returns path and what each link on the way leads to, and the directories
+// in which they are.
+func way(path string) (dirs, names []string) {
 	const maxLinks = 40
-	var dirs []string
-	for range maxLinks {
-		dir := filepath.Dir(path)
-		if !slices.Contains(dirs, dir) {
+	add := func(path string) {
+		names = append(names, path)
+		if dir := filepath.Dir(path); !slices.Contains(dirs, dir) {
 			dirs = append(dirs, dir)
 		}
-		if parent := filepath.Dir(dir); isLink(dir) && !slices.Contains(dirs, parent) {
-			dirs = append(dirs, parent)
+	}
+	for range maxLinks {
+		add(path)
+		dir := filepath.Dir(path)
+		if isLink(dir) {
+			add(dir)
 		}
 		target, err := os.Readlink(path)
 		if err != nil {
@@ -128,7 +154,7 @@ func linkDirs(path string) []string {
 		}
 		path = target
 	}
-	return dirs
+	return dirs, names
 }
 
 func isLink(path string) bool {

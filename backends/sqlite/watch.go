@@ -16,12 +16,13 @@ import (
 )
 
 // How a watch looks for commits. Whoever commits writes to the database or its
-// log, which is an event, and only after that the commit can be seen: so it is
-// looked for again for a little while after each event. The slow poll finds what
-// events do not tell, on network file systems for instance.
+// log, which is an event, and only after that, when the disk has it, the commit
+// can be seen: so it is looked for again for a while after each event. The slow
+// poll finds what events do not tell, on network file systems for instance.
 const (
-	lookFirst  = 250 * time.Microsecond // then twice as long each time
-	lookTotal  = 20 * time.Millisecond
+	lookFirst  = 250 * time.Microsecond // then twice as long each time, up to lookMost
+	lookMost   = 8 * time.Millisecond
+	lookTotal  = time.Second // a busy disk may take that long
 	slowPoll   = time.Second
 	blindPoll  = 20 * time.Millisecond // where there are no events at all
 	versionSQL = "PRAGMA data_version"
@@ -64,12 +65,25 @@ type watch struct {
 	events *fsnotify.Watcher // nil channels when there are no events
 	dirs   []string
 	poll   time.Duration
-	again  time.Duration // until the next look; 0: only an event or the poll leads to one
-	until  time.Time     // of looking again
+	looks
 
 	h       *handle
 	conn    *sql.Conn
 	version int64
+}
+
+// looks are those after an event.
+type looks struct {
+	again time.Duration // until the next one; 0: only an event or the poll leads to one
+	until time.Time     // of looking again
+}
+
+func (l *looks) event(now time.Time) { l.again, l.until = lookFirst, now.Add(lookTotal) }
+
+func (l *looks) looked(now time.Time) {
+	if l.again = min(2*l.again, lookMost); now.Add(l.again).After(l.until) {
+		l.again = 0
+	}
 }
 
 // wait returns when it is time to look.
@@ -82,13 +96,11 @@ func (w *watch) wait(ctx context.Context) error {
 	defer timer.Stop()
 	select {
 	case <-w.events.Events:
-		w.again, w.until = lookFirst, time.Now().Add(lookTotal)
+		w.event(time.Now())
 	case <-w.events.Errors: // lost events: the same as one
-		w.again, w.until = lookFirst, time.Now().Add(lookTotal)
+		w.event(time.Now())
 	case <-timer.C:
-		if w.again *= 2; w.again > 0 && time.Now().Add(w.again).After(w.until) {
-			w.again = 0
-		}
+		w.looked(time.Now())
 	case <-w.t.pool.done:
 		return os.ErrClosed
 	case <-ctx.Done():

@@ -192,3 +192,28 @@ func BenchmarkCommitToTold(b *testing.B) {
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-us")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-us")
 }
+
+// A commit can be seen when the disk has it, which may be long after its event.
+func TestLooksUntilTheDiskIsDone(t *testing.T) {
+	begin := time.Now()
+	var l looks
+	l.event(begin)
+	if l.again != lookFirst {
+		t.Errorf("first look after %v", l.again)
+	}
+	now := begin
+	for l.again > 0 {
+		if l.again > lookMost {
+			t.Fatalf("a pause of %v", l.again)
+		}
+		now = now.Add(l.again)
+		l.looked(now)
+	}
+	if looked := now.Sub(begin); looked < lookTotal-lookMost || looked > lookTotal {
+		t.Errorf("looked for %v", looked)
+	}
+	l.looked(now.Add(slowPoll)) // a poll does not begin it again
+	if l.again != 0 {
+		t.Errorf("again after %v", l.again)
+	}
+}
