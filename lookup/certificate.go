@@ -45,7 +45,16 @@ func (s *Service) Certificate(ctx context.Context, r CertificateRequest) (Certif
 			return s.present(choose(found, r.Schemes), q.use, r.Have), nil
 		}
 	}
-	return Certificate{}, fmt.Errorf("%w for %.300q", ErrNoCertificate, r.ServerName)
+	return Certificate{}, q.none()
+}
+
+// none says for which names there is no certificate.
+func (q certQuery) none() error {
+	tried := strings.Join(q.defaults, ", ")
+	if q.sni == "" {
+		return fmt.Errorf("%w: no row or pki for any of %s", ErrNoCertificate, tried)
+	}
+	return fmt.Errorf("%w for %.300q, and by default none for any of %s", ErrNoCertificate, q.sni, tried)
 }
 
 // present makes the answer for a candidate.
