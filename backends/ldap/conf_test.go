@@ -8,9 +8,19 @@ import (
 
 	"github.com/go-ldap/ldap/v3"
 
+	"tabard/backends/conf"
 	"tabard/internal/config"
 	"tabard/table"
 )
+
+// parseConf reads text as readConf reads a file.
+func parseConf(text, name string) (*settings, error) {
+	set := newSettings(name)
+	if err := conf.Parse("", text, set.line, set.finish); err != nil {
+		return nil, err
+	}
+	return set, nil
+}
 
 func TestParseConf(t *testing.T) {
 	set, err := parseConf(`

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 
+	"tabard/backends/sqltable"
 	"tabard/table"
 	"tabard/table/gather"
 )
@@ -18,26 +20,37 @@ import (
 // set is how a query is asked for several keys at once: by one statement, or,
 // where none can be made, by the same statement several times in one go.
 type set struct {
-	sql string // takes an array of keys; empty: there is none
+	sql string // takes an array for each of the query's parts; empty: there is none
 }
 
-// The names of the keys in such a statement. A query that has such names of its
-// own means its own.
+// The arrays, the columns that their values have, and the query. One that has such
+// names of its own means its own.
 const setFormat = `SELECT tabard_keys.tabard_ord, tabard_answers.*
-FROM unnest($1::text[]) WITH ORDINALITY AS tabard_keys (tabard_key, tabard_ord), LATERAL (%s
+FROM unnest(%s) WITH ORDINALITY AS tabard_keys (%s, tabard_ord), LATERAL (%s
 ) AS tabard_answers`
+
+// column names the values of a part in a set's statement.
+func column(p sqltable.Part) string {
+	switch p {
+	case sqltable.User:
+		return "tabard_user"
+	case sqltable.Domain:
+		return "tabard_domain"
+	}
+	return "tabard_key"
+}
 
 // formats asks for every column as text.
 func formats() pgx.QueryResultFormats { return pgx.QueryResultFormats{pgx.TextFormatCode} }
 
 // one asks a query. A key that its parameter's type cannot express is nobody's.
-func (l *link) one(ctx context.Context, q *query, args ...any) ([]table.Row, error) {
-	rows, err := l.Query(ctx, q.sql, append([]any{formats()}, args...)...)
+func (l *link) one(ctx context.Context, q *sqltable.Query, args []any) ([]table.Row, error) {
+	rows, err := l.Query(ctx, q.SQL, append([]any{formats()}, args...)...)
 	if err != nil {
 		return nil, err
 	}
 	defer rows.Close()
-	answer := answer{budget: q.budget()}
+	answer := answer{Budget: q.Budget()}
 	for rows.Next() {
 		if err := answer.add(q, rows.FieldDescriptions(), rows.RawValues()); err != nil {
 			return nil, err
@@ -50,7 +63,7 @@ func (l *link) one(ctx context.Context, q *query, args ...any) ([]table.Row, err
 		}
 		return nil, err
 	}
-	return answer.rows, q.fits(len(rows.FieldDescriptions()))
+	return answer.rows, q.Fits(len(rows.FieldDescriptions()))
 }
 
 // unreadable reports whether the server could not read a value: of the wrong
@@ -60,10 +73,19 @@ func unreadable(err error) bool {
 	return errors.As(err, &e) && slices.Contains([]string{"22P02", "22003", "22007", "22008"}, e.Code)
 }
 
-// typed reports whether the query's parameter is no text.
-func (l *link) typed(ctx context.Context, q *query) bool {
-	sd, err := l.PgConn().Prepare(ctx, "", q.sql, nil)
-	return err == nil && len(sd.ParamOIDs) > 0 && !isText(sd.ParamOIDs[0])
+// typed reports whether a parameter of the query, other than a password, is no
+// text.
+func (l *link) typed(ctx context.Context, q *sqltable.Query) bool {
+	sd, err := l.PgConn().Prepare(ctx, "", q.SQL, nil)
+	if err != nil {
+		return false
+	}
+	for i, oid := range sd.ParamOIDs {
+		if !isText(oid) && i < len(q.Parts) && q.Parts[i] != sqltable.Password {
+			return true
+		}
+	}
+	return false
 }
 
 func isText(oid uint32) bool {
@@ -75,7 +97,7 @@ func isText(oid uint32) bool {
 }
 
 // many asks a query for several keys in one round trip.
-func (l *link) many(ctx context.Context, q *query, keys []string) ([][]table.Row, error) {
+func (l *link) many(ctx context.Context, q *sqltable.Query, keys []string) ([][]table.Row, error) {
 	s, known := l.sets[q]
 	if !known {
 		var err error
@@ -103,23 +125,31 @@ func (l *link) many(ctx context.Context, q *query, keys []string) ([][]table.Row
 	return nil, fmt.Errorf("%w: %w", gather.ErrSplit, err)
 }
 
-// makeSet puts the key of each row where the query has its parameter, in the
-// type that the server found for that.
-func (l *link) makeSet(ctx context.Context, q *query) (set, error) {
-	sd, err := l.PgConn().Prepare(ctx, "", q.sql, nil)
+// makeSet puts the key of each row, or what the query asks of it, where the query
+// has its parameters, in the types that the server found for those.
+func (l *link) makeSet(ctx context.Context, q *sqltable.Query) (set, error) {
+	sd, err := l.PgConn().Prepare(ctx, "", q.SQL, nil)
 	if err != nil {
 		return set{}, err
 	}
-	key := "tabard_keys.tabard_key"
-	if len(sd.ParamOIDs) == 1 && !isText(sd.ParamOIDs[0]) {
+	values := make(map[sqltable.Part]string)
+	var arrays, columns []string
+	for i, part := range q.Parts {
+		arrays = append(arrays, fmt.Sprintf("$%d::text[]", i+1))
+		columns = append(columns, column(part))
+		values[part] = "tabard_keys." + column(part)
+		if i >= len(sd.ParamOIDs) || isText(sd.ParamOIDs[i]) {
+			continue
+		}
 		var name string
-		err := l.QueryRow(ctx, "SELECT pg_catalog.format_type($1::oid, -1)", sd.ParamOIDs[0]).Scan(&name)
+		err := l.QueryRow(ctx, "SELECT pg_catalog.format_type($1::oid, -1)", sd.ParamOIDs[i]).Scan(&name)
 		if err != nil {
 			return set{}, err
 		}
-		key = "CAST(" + key + " AS " + name + ")"
+		values[part] = "CAST(" + values[part] + " AS " + name + ")"
 	}
-	sql := fmt.Sprintf(setFormat, q.template.with(func(int) string { return key }))
+	sql := fmt.Sprintf(setFormat, strings.Join(arrays, ", "), strings.Join(columns, ", "),
+		q.With(func(p sqltable.Part) string { return values[p] }))
 	many, err := l.PgConn().Prepare(ctx, "", sql, nil)
 	if refused := (*pgconn.PgError)(nil); errors.As(err, &refused) && !lost(err) {
 		return set{}, nil
@@ -132,8 +162,8 @@ func (l *link) makeSet(ctx context.Context, q *query) (set, error) {
 
 // askSet asks by one statement. The rows of a key come in the query's order: a
 // query that sorts is run for one key after the other.
-func (l *link) askSet(ctx context.Context, q *query, s set, keys []string) ([][]table.Row, error) {
-	rows, err := l.Query(ctx, s.sql, formats(), keys)
+func (l *link) askSet(ctx context.Context, q *sqltable.Query, s set, keys []string) ([][]table.Row, error) {
+	rows, err := l.Query(ctx, s.sql, setArgs(q, keys)...)
 	if err != nil {
 		return nil, err
 	}
@@ -152,53 +182,72 @@ func (l *link) askSet(ctx context.Context, q *query, s set, keys []string) ([][]
 	if err := rows.Err(); err != nil {
 		return nil, err
 	}
-	return answers.rows(), q.fits(len(rows.FieldDescriptions()) - 1)
+	return answers.rows(), q.Fits(len(rows.FieldDescriptions()) - 1)
+}
+
+// setArgs returns the arrays of a set's statement, with the formats before them.
+func setArgs(q *sqltable.Query, keys []string) []any {
+	args := []any{formats()}
+	for _, part := range q.Parts {
+		values := keys
+		if part != sqltable.Key {
+			values = make([]string, len(keys))
+			for i, key := range keys {
+				values[i] = part.Of(key)
+			}
+		}
+		args = append(args, values)
+	}
+	return args
 }
 
 // pipeline sends the statement once for each key, and reads the answers together.
-func (l *link) pipeline(ctx context.Context, q *query, keys []string) ([][]table.Row, error) {
-	batch := &pgx.Batch{}
-	for _, k := range keys {
-		batch.Queue(q.sql, formats(), k)
-	}
-	results := l.SendBatch(ctx, batch)
-	answers := newAnswers(q, len(keys))
-	err := func() error {
-		for i := range keys {
-			rows, err := results.Query()
-			if err != nil {
-				return err
-			}
-			for rows.Next() {
-				if err := answers.add(i, q, rows.FieldDescriptions(), rows.RawValues()); err != nil {
-					rows.Close()
-					return err
-				}
-			}
-			rows.Close()
-			if err := rows.Err(); err != nil {
-				return err
-			}
+// pgx has batches too, but they choose the formats of columns themselves.
+func (l *link) pipeline(ctx context.Context, q *sqltable.Query, keys []string) ([][]table.Row, error) {
+	batch := &pgconn.Batch{}
+	for _, key := range keys {
+		values := make([][]byte, len(q.Parts))
+		for i, part := range q.Parts {
+			values[i] = []byte(part.Of(key))
 		}
-		return nil
-	}()
+		batch.ExecParams(q.SQL, values, nil, nil, nil)
+	}
+	results := l.PgConn().ExecBatch(ctx, batch)
+	answers := newAnswers(q, len(keys))
+	err := readAll(results, answers, q)
 	if cerr := results.Close(); err == nil {
 		err = cerr
 	}
 	return answers.rows(), err
 }
 
+// readAll reads the results of a pipeline.
+func readAll(results *pgconn.MultiResultReader, answers *answers, q *sqltable.Query) error {
+	for i := 0; results.NextResult(); i++ {
+		rows := results.ResultReader()
+		for rows.NextRow() {
+			if err := answers.add(i, q, rows.FieldDescriptions(), rows.Values()); err != nil {
+				return err
+			}
+		}
+		if _, err := rows.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // answer collects rows within bounds.
 type answer struct {
 	rows []table.Row
-	budget
+	sqltable.Budget
 }
 
-func (a *answer) add(q *query, fields []pgconn.FieldDescription, values [][]byte) error {
-	if err := q.fits(len(fields)); err != nil {
+func (a *answer) add(q *sqltable.Query, fields []pgconn.FieldDescription, values [][]byte) error {
+	if err := q.Fits(len(fields)); err != nil {
 		return err
 	}
-	if !q.many && len(a.rows) > 0 {
+	if !q.Many && len(a.rows) > 0 {
 		return nil // the first row is all that counts
 	}
 	row, err := textRow(fields, values)
@@ -206,30 +255,30 @@ func (a *answer) add(q *query, fields []pgconn.FieldDescription, values [][]byte
 		return err
 	}
 	a.rows = append(a.rows, row)
-	return a.spend(row)
+	return a.Spend(row)
 }
 
 // answers collects the rows of several keys. Together they may take no more room
 // than two answers: who asks for a lot is asked for alone.
 type answers struct {
 	each []answer
-	all  budget
+	all  sqltable.Budget
 }
 
-func newAnswers(q *query, n int) *answers {
-	a := &answers{each: make([]answer, n), all: budget{n * maxRows, 2 * maxBytes}}
+func newAnswers(q *sqltable.Query, n int) *answers {
+	a := &answers{each: make([]answer, n), all: sqltable.Budget{Rows: n * sqltable.MaxRows, Bytes: 2 * sqltable.MaxBytes}}
 	for i := range a.each {
-		a.each[i].budget = q.budget()
+		a.each[i].Budget = q.Budget()
 	}
 	return a
 }
 
-func (a *answers) add(i int, q *query, fields []pgconn.FieldDescription, values [][]byte) error {
+func (a *answers) add(i int, q *sqltable.Query, fields []pgconn.FieldDescription, values [][]byte) error {
 	n := len(a.each[i].rows)
 	if err := a.each[i].add(q, fields, values); err != nil || len(a.each[i].rows) == n {
 		return err
 	}
-	return a.all.spend(a.each[i].rows[n])
+	return a.all.Spend(a.each[i].rows[n])
 }
 
 func (a *answers) rows() [][]table.Row {

@@ -1,19 +1,17 @@
 package postgres
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"time"
 
-	"tabard/table"
+	"tabard/backends/conf"
+	"tabard/backends/sqltable"
 )
 
 const (
-	maxConf        = 1 << 20
 	defaultSize    = 4
 	defaultTimeout = 5 * time.Second
 	maxTimeout     = 5 * time.Minute
@@ -22,75 +20,29 @@ const (
 // source says where a table's database is and what to ask it.
 type source struct {
 	conninfo string
-	queries  *queries
+	queries  *sqltable.Queries
 	channel  string // where changes are told; empty: nowhere
 	size     int    // connections for questions
 	timeout  time.Duration
 }
 
-// readSource tells a URL from the path of a configuration file.
+// dialect is PostgreSQL's.
+func dialect() sqltable.Dialect {
+	return sqltable.Dialect{Escapes: true, Dollars: true, Nested: true, Numbered: true, Mark: "$", Fold: "lower", Find: "strpos"}
+}
+
+// readSource tells a URL from the path of a configuration file in the form of
+// OpenSMTPD's table-postgres.
 func readSource(text string) (source, error) {
 	switch {
 	case text == "":
 		return source{}, errors.New("no URL or path given")
 	case strings.HasPrefix(text, "postgres://"), strings.HasPrefix(text, "postgresql://"):
-		return source{conninfo: text, size: defaultSize, timeout: defaultTimeout}.finish()
+		src := source{conninfo: text, size: defaultSize, timeout: defaultTimeout}
+		return src, src.finish()
 	}
-	info, err := os.Stat(text)
-	if err != nil {
-		return source{}, err
-	}
-	if info.Size() > maxConf {
-		return source{}, fmt.Errorf("%s: larger than %d bytes", text, maxConf)
-	}
-	b, err := os.ReadFile(text)
-	if err != nil {
-		return source{}, err
-	}
-	src, err := parseConf(string(b))
-	if err != nil {
-		return source{}, fmt.Errorf("%s:%w", text, err)
-	}
-	return src, nil
-}
-
-// parseConf reads the configuration file of OpenSMTPD's table-postgres: a key and
-// its value on each line, between them blanks, tabs or a colon. Errors begin with
-// the line.
-func parseConf(text string) (source, error) {
-	src := source{queries: newQueries(), size: defaultSize, timeout: defaultTimeout}
-	seen := make(map[string]int)
-	sc := bufio.NewScanner(strings.NewReader(text))
-	sc.Buffer(nil, maxConf+1)
-	n := 0
-	for sc.Scan() {
-		n++
-		line := strings.TrimSpace(sc.Text())
-		if line == "" || line[0] == '#' {
-			continue
-		}
-		key, value := line, ""
-		if i := strings.IndexAny(line, " \t:"); i >= 0 {
-			key, value = line[:i], strings.TrimLeft(line[i+1:], " \t")
-		}
-		if value == "" {
-			return source{}, fmt.Errorf("%d: %q has no value", n, key)
-		}
-		if first := seen[key]; first > 0 {
-			return source{}, fmt.Errorf("%d: %q is already on line %d", n, key, first)
-		}
-		seen[key] = n
-		if err := src.set(key, value); err != nil {
-			return source{}, fmt.Errorf("%d: %w", n, err)
-		}
-	}
-	if err := sc.Err(); err != nil {
-		return source{}, fmt.Errorf("%d: %w", n+1, err)
-	}
-	src, err := src.finish()
-	if err != nil {
-		err = fmt.Errorf(" %w", err)
-	}
+	src := source{queries: sqltable.NewQueries(dialect()), size: defaultSize, timeout: defaultTimeout}
+	err := conf.Read(text, src.set, src.finish)
 	return src, err
 }
 
@@ -119,37 +71,23 @@ func (src *source) set(key, value string) error {
 		}
 		src.timeout = d
 		return nil
-	case "fetch_source_expire", "fetch_source_refresh":
-		// How long OpenSMTPD keeps a fetched list. Ours is asked each time.
-		if _, err := strconv.ParseUint(value, 10, 31); err != nil {
-			return fmt.Errorf("%s: %q is not a number", key, value)
-		}
-		return nil
 	}
-	prefix, service, _ := strings.Cut(key, "_")
-	s, err := table.ParseService(service)
-	if err != nil || prefix != "query" && prefix != "fetch" || prefix == "fetch" && s == table.Auth {
-		return fmt.Errorf("unknown key %q; expected conninfo, query_SERVICE, fetch_SERVICE, notify, pool or timeout", key)
-	}
-	return src.queries.set(s, key, value)
+	return src.queries.Set(key, value, "conninfo, notify, pool, timeout")
 }
 
 // finish fills in our own schema where no query is given.
-func (src source) finish() (source, error) {
+func (src *source) finish() (err error) {
 	if src.conninfo == "" {
-		return source{}, errors.New("conninfo is missing")
+		return errors.New("conninfo is missing")
 	}
-	if src.queries != nil && len(src.queries.lookup)+len(src.queries.fetch) > 0 {
-		return src, nil
-	}
-	var err error
-	if src.queries, err = ownSchema(); err != nil {
-		return source{}, err
+	if src.queries != nil && !src.queries.Empty() {
+		return nil
 	}
 	if src.channel == "" {
 		src.channel = ownChannel
 	}
-	return src, nil
+	src.queries, err = sqltable.OwnSchema(dialect())
+	return err
 }
 
 // Database returns the URL or connection string behind a table's source, which may
@@ -159,5 +97,5 @@ func Database(source string) (conninfo string, own bool, err error) {
 	if err != nil {
 		return "", false, err
 	}
-	return src.conninfo, src.queries.builtin, nil
+	return src.conninfo, src.queries.Own, nil
 }

@@ -140,7 +140,7 @@ func TestSessionsAreEnded(t *testing.T) {
 
 func TestPausedServer(t *testing.T) {
 	s := start(t, pgtest.Options{})
-	b := open(t, writeConf(t, s.URL("postgres", "connect_timeout=1"), "timeout 300ms\nquery_alias "+sqlAlias[:len(sqlAlias)-len(" ORDER BY id")]+"\n"))
+	b := open(t, writeConf(t, s.URL("postgres", "connect_timeout=1"), "timeout 300ms\nquery_alias "+strings.TrimSuffix(ownQuery(t, table.Alias), " ORDER BY id")+"\n"))
 	t.Cleanup(func() { b.Close() })
 	healthy(t, b, "before")
 	must(t, s.Pause())

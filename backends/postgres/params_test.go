@@ -1,51 +1,108 @@
 package postgres
 
 import (
-	"fmt"
+	"context"
+	"errors"
+	"slices"
 	"strings"
 	"testing"
+
+	"tabard/internal/pgtest"
+	"tabard/table"
 )
 
-func TestParse(t *testing.T) {
-	for sql, want := range map[string]string{
-		"SELECT a FROM t WHERE b = $1":            "SELECT a FROM t WHERE b = <1>",
-		"SELECT $1, $1::text; \n":                 "SELECT <1>, <1>::text",
-		"SELECT '$1', \"$1\", E'\\'$1', $1":       "SELECT '$1', \"$1\", E'\\'$1', <1>",
-		"SELECT $$ $1 $$, $a$ $1 $$ $a$, $1":      "SELECT $$ $1 $$, $a$ $1 $$ $a$, <1>",
-		"SELECT 'it''s $1' -- $1\n, $1 -- $1":     "SELECT 'it''s $1' -- $1\n, <1> -- $1",
-		"SELECT /* $1 /* $1 */ $1 */ $1 /* $1":    "SELECT /* $1 /* $1 */ $1 */ <1> /* $1",
-		"SELECT a$1, tab$1.b, $12":                "SELECT a$1, tab$1.b, <12>",
-		"SELECT type'$1', e'$1', E, $1":           "SELECT type'$1', e'$1', E, <1>",
-		"SELECT $2 || $1":                         "SELECT <2> || <1>",
-		"SELECT é$1, $1":                          "SELECT é$1, <1>",
-		"SELECT ar[$1], x ? 'b', ':a', :b, @c, $": "SELECT ar[<1>], x ? 'b', ':a', :b, @c, $",
-		"": "",
+// The parts of a key, alone and among many: what a stranger writes into them stays
+// a value.
+func TestPlaceholders(t *testing.T) {
+	url := pgtest.Database(t)
+	exec(t, connect(t, url), `CREATE TABLE u (name text, domain varchar(99), n int, v text);
+INSERT INTO u VALUES ('alice', 'example.org', 1, 'a'), ('bob', 'example.org', 2, 'b'), ('o''brien', 'example.org', 5, 'o'), ('root', '', 3, 'r'), ('a@b', 'example.org', 4, 'x')`)
+	keys := []string{"alice@example.org", "bob@example.org", "o'brien@example.org", "a@b@example.org", "root@x", "bob@example.net",
+		"' OR 1=1 --@example.org", "bob@' OR '1'='1", `"],["x@{`, `\'@\`, "{user}@{domain}", "$1@$2", "ü@ö.example"}
+	for _, tt := range []struct {
+		query, key, want string
+		batched          bool
+	}{
+		{"SELECT v FROM u WHERE name = {user} AND domain = {domain}", "alice@example.org", "a", true},
+		{"SELECT v FROM u WHERE {user} = name AND domain = {domain} ORDER BY n DESC", "o'brien@example.org", "o", true},
+		{"SELECT v FROM u WHERE {user} = name AND domain = {domain}", "a@b@example.org", "x", true},
+		{"SELECT v FROM u WHERE {user} = name", "root", "r", true},
+		{"SELECT string_agg(v, ',' ORDER BY n) FROM u WHERE domain = {domain} HAVING count(*) > 0", "@example.org", "a,b,x,o", true},
+		{"SELECT $1 || '|' || {domain} || '|' || {key} || '|' || {user}", "bob@example.org", "bob@example.org|example.org|bob@example.org|bob", true},
+		{"SELECT max({user}::text || {domain}::text)", "a@b", "ab", false},
 	} {
-		got, err := parse(sql)
-		if text := got.with(func(n int) string { return fmt.Sprintf("<%d>", n) }); err != nil || text != want {
-			t.Errorf("%s\n%s, %v", sql, text, err)
+		b := open(t, writeConf(t, url, "query_string "+tt.query+"\n")).(*Table)
+		if err := b.Ping(t.Context()); err != nil {
+			t.Errorf("%s: Ping: %v", tt.query, err)
+		}
+		if row, err := b.Lookup(t.Context(), table.String, tt.key); err != nil || row[0] != tt.want {
+			t.Errorf("%s: %q: %q, %v; want %q", tt.query, tt.key, row, err, tt.want)
+		}
+		if row, err := b.Lookup(t.Context(), table.String, "nobody@"); !errors.Is(err, table.ErrNotFound) && strings.Contains(tt.query, "{domain}") {
+			t.Errorf("%s: without a domain: %q, %v", tt.query, row, err)
+		}
+		err := b.pool.do(t.Context(), func(ctx context.Context, l *link) error {
+			q := b.Queries().Of(table.String)
+			all, err := l.many(ctx, q, keys)
+			if err != nil {
+				return err
+			}
+			if got := l.sets[q].sql != ""; got != tt.batched {
+				t.Errorf("%s: one statement for all: %v", tt.query, got)
+			}
+			for i, key := range keys {
+				alone, err := l.one(ctx, q, q.Args(key))
+				if err != nil {
+					return err
+				}
+				if !slices.EqualFunc(alone, all[i], slices.Equal) {
+					t.Errorf("%s\n%q alone is %q, with others %q", tt.query, key, alone, all[i])
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Errorf("%s: %v", tt.query, err)
+		}
+		b.Close()
+	}
+}
+
+// A part that the type of its column cannot express is nobody's.
+func TestPlaceholdersOfOtherTypes(t *testing.T) {
+	url := pgtest.Database(t)
+	exec(t, connect(t, url), `CREATE TABLE u (id int, domain text, v text); INSERT INTO u VALUES (7, 'x', 'answer 7@x'), (8, 'x', 'answer 8@x')`)
+	b := open(t, writeConf(t, url, "query_string SELECT v FROM u WHERE domain = {domain} AND id = {user}\n"))
+	defer b.Close()
+	for i, err := range together(t, b, table.String, []string{"7@x", "8@x", "7@x", "8@x", "7@x", "8@x", "7@x", "8@x"}) {
+		if err != nil {
+			t.Errorf("%d: %v", i, err)
 		}
 	}
-	for _, sql := range []string{"SELECT $0", "SELECT $99999999999999999999"} {
-		if _, err := parse(sql); err == nil {
-			t.Errorf("%s is accepted", sql)
+	for _, key := range []string{"9@x", "bob@x", "7@y", "7", "70000000000@x"} {
+		if row, err := b.Lookup(t.Context(), table.String, key); !errors.Is(err, table.ErrNotFound) {
+			t.Errorf("%q: %q, %v", key, row, err)
 		}
 	}
 }
 
-// Whatever a statement holds, it is the same again with its parameters as they
-// were.
-func FuzzParse(f *testing.F) {
-	f.Add("SELECT $1, $$a$1$$, E'\\'' -- $2\n/* /* */ $1 */")
-	f.Fuzz(func(t *testing.T, sql string) {
-		got, err := parse(sql)
-		if err != nil {
-			return
+func TestAuthenticateByPlaceholders(t *testing.T) {
+	url := pgtest.Database(t)
+	exec(t, connect(t, url), `CREATE EXTENSION pgcrypto; CREATE TABLE u (name text, domain text, pw text);
+INSERT INTO u VALUES ('alice', 'example.org', crypt('geheim', gen_salt('bf', 4)))`)
+	for _, query := range []string{
+		"SELECT crypt({password}, pw) = pw FROM u WHERE name = {user} AND domain = {domain}",
+		"SELECT crypt($2, pw) = pw FROM u WHERE name || '@' || domain = {key} AND domain = {domain}",
+	} {
+		b := open(t, writeConf(t, url, "query_auth "+query+"\n")).(*Table)
+		for user, want := range map[string]bool{"alice@example.org": true, "alice": false, "alice@": false, "bob@example.org": false} {
+			if ok, err := b.Authenticate(t.Context(), user, "geheim"); ok != want || err != nil {
+				t.Errorf("%s: %s: %v, %v", query, user, ok, err)
+			}
 		}
-		again := got.with(func(n int) string { return fmt.Sprint("$", n) })
-		second, err := parse(again)
-		if err != nil || strings.Join(second.texts, "\x00") != strings.Join(got.texts, "\x00") {
-			t.Errorf("%q: %q, then %q, %v", sql, got.texts, second.texts, err)
+		if ok, err := b.Authenticate(t.Context(), "alice@example.org", "wrong"); ok || err != nil {
+			t.Errorf("%s: a wrong password: %v, %v", query, ok, err)
 		}
-	})
+		b.Close()
+	}
 }

@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"tabard/backends/sqltable"
 )
 
 const (
@@ -27,14 +29,14 @@ const (
 	minBackoff = 10 * time.Millisecond
 	maxBackoff = 250 * time.Millisecond
 	// maxMessage bounds one row, as it is on the wire.
-	maxMessage = 3 * maxBytes
+	maxMessage = 3 * sqltable.MaxBytes
 )
 
 // link is a connection.
 type link struct {
 	*pgx.Conn
 	born, used time.Time
-	sets       map[*query]set // how each query is asked for several keys
+	sets       map[*sqltable.Query]set // how each query is asked for several keys
 }
 
 // pool keeps a few connections. One attempt to connect is made at a time, and
@@ -230,7 +232,7 @@ func (p *pool) dial(ctx context.Context, config *pgx.ConnConfig) (*link, error) 
 		}
 	}
 	now := time.Now()
-	return &link{Conn: conn, born: now, used: now, sets: make(map[*query]set)}, nil
+	return &link{Conn: conn, born: now, used: now, sets: make(map[*sqltable.Query]set)}, nil
 }
 
 func (p *pool) isPlain() bool {

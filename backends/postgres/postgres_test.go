@@ -11,6 +11,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"tabard/backends/conf"
+	"tabard/backends/sqltable"
 	"tabard/internal/config"
 	"tabard/internal/pgtest"
 	"tabard/migrations"
@@ -284,6 +286,13 @@ func TestPing(t *testing.T) {
 	}
 }
 
+// parseConf reads text as readSource reads a file.
+func parseConf(text string) (source, error) {
+	src := source{queries: sqltable.NewQueries(dialect())}
+	err := conf.Parse("", text, src.set, src.finish)
+	return src, err
+}
+
 // The keys of OpenSMTPD's table-postgres(5), as its manual shows them.
 func TestConf(t *testing.T) {
 	src, err := parseConf(`# comment
@@ -304,13 +313,13 @@ timeout 1500ms
 	if err != nil {
 		t.Fatal(err)
 	}
-	if src.size != 8 || src.timeout.Milliseconds() != 1500 || src.channel != "mail_changed" || src.queries.builtin {
+	if src.size != 8 || src.timeout.Milliseconds() != 1500 || src.channel != "mail_changed" || src.queries.Own {
 		t.Errorf("%+v", src)
 	}
-	if q := src.queries.lookup[table.Credentials]; q == nil || q.sql != "SELECT email, password FROM credentials WHERE email=$1" {
+	if q := src.queries.Of(table.Credentials); q == nil || q.SQL != "SELECT email, password FROM credentials WHERE email=$1" {
 		t.Errorf("%+v", q)
 	}
-	if src, err = parseConf("conninfo dbname=d\n"); err != nil || !src.queries.builtin || src.channel != ownChannel {
+	if src, err = parseConf("conninfo dbname=d\n"); err != nil || !src.queries.Own || src.channel != ownChannel {
 		t.Errorf("without queries: %+v, %v", src, err)
 	}
 	for text, want := range map[string]string{
@@ -341,7 +350,7 @@ timeout 1500ms
 func FuzzConf(f *testing.F) {
 	f.Add("conninfo a=b\nquery_alias SELECT $1\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		if src, err := parseConf(text); err == nil && (src.conninfo == "" || len(src.queries.all()) == 0) {
+		if src, err := parseConf(text); err == nil && (src.conninfo == "" || len(src.queries.All()) == 0) {
 			t.Errorf("%q is accepted", text)
 		}
 	})

@@ -4,8 +4,17 @@ import (
 	"strings"
 	"testing"
 
+	"tabard/backends/conf"
+	"tabard/backends/sqltable"
 	"tabard/table"
 )
+
+// parseConf reads text as readConf reads a file.
+func parseConf(text string) (source, error) {
+	src := source{queries: sqltable.NewQueries(dialect())}
+	err := conf.Parse("", text, src.set, src.finish)
+	return src, err
+}
 
 func TestParseConf(t *testing.T) {
 	src, err := parseConf(`
@@ -20,15 +29,15 @@ query_relayhost	SELECT url FROM r WHERE dom = ?1 OR dom = '*' || ?1
 	if err != nil {
 		t.Fatal(err)
 	}
-	if src.path != "/etc/mail/smtp.sqlite" || src.queries.builtin || src.queries.fetch[table.Source] == nil {
+	if src.path != "/etc/mail/smtp.sqlite" || src.queries.Own || src.queries.List(table.Source) == nil {
 		t.Errorf("source = %+v", src)
 	}
 	for s, want := range map[table.Service]string{
-		table.Alias:       "SELECT value FROM virtuals WHERE email=?1;",
+		table.Alias:       "SELECT value FROM virtuals WHERE email=?1",
 		table.Credentials: "SELECT email, password FROM credentials WHERE email=?1",
 		table.RelayHost:   "SELECT url FROM r WHERE dom = ?1 OR dom = '*' || ?1",
 	} {
-		if q := src.queries.lookup[s]; q == nil || q.sql != want {
+		if q := src.queries.Of(s); q == nil || q.SQL != want {
 			t.Errorf("%s: %+v; want %s", s, q, want)
 		}
 	}
@@ -40,7 +49,8 @@ func TestParseConfRefuses(t *testing.T) {
 		"dbpath\n":                               `1: "dbpath" has no value`,
 		"dbpath /a\ndbpath /b\n":                 `2: "dbpath" is already on line 1`,
 		"dbpath /a\nquery_nosuch SELECT 1\n":     `2: unknown key "query_nosuch"`,
-		"dbpath /a\nquery_auth SELECT ?\n":       `2: unknown key "query_auth"`,
+		"dbpath /a\nquery_auth SELECT ?\n":       "2: query_auth: needs ?1 for the user and ?2",
+		"dbpath /a\nfetch_auth SELECT 1\n":       `2: unknown key "fetch_auth"`,
 		"dbpath /a\nconninfo host=x\n":           `2: unknown key "conninfo"`,
 		"dbpath /a\nquery_alias SELECT 1\n":      "2: query_alias: needs a parameter",
 		"dbpath /a\nquery_alias SELECT '?'\n":    "2: query_alias: needs a parameter",
@@ -54,23 +64,6 @@ func TestParseConfRefuses(t *testing.T) {
 	}
 }
 
-func TestNumberParams(t *testing.T) {
-	for in, want := range map[string]string{
-		"a = ?":                        "a = ?1",
-		"a = ?2 AND b = :name":         "a = ?1 AND b = ?1",
-		"a = @x AND b = $1":            "a = ?1 AND b = ?1",
-		"a = '?' AND b = \"?\"":        "a = '?' AND b = \"?\"",
-		"a = 'it''s ?' -- ?\n AND b=?": "a = 'it''s ?' -- ?\n AND b=?1",
-		"[?] = ? /* ? */":              "[?] = ?1 /* ? */",
-		"a->'$.x' = ?":                 "a->'$.x' = ?1",
-		"'open ?":                      "'open ?",
-	} {
-		if got, _ := numberParams(in, "?1"); got != want {
-			t.Errorf("numberParams(%q) = %q, want %q", in, got, want)
-		}
-	}
-}
-
 func FuzzParseConf(f *testing.F) {
 	f.Add("dbpath /a\nquery_alias SELECT a FROM b WHERE c = ?\n")
 	f.Add("dbpath /a\nfetch_source SELECT 'x''?' -- [ /*\n")
@@ -78,10 +71,6 @@ func FuzzParseConf(f *testing.F) {
 		src, err := parseConf(s)
 		if err == nil && src.path == "" {
 			t.Fatalf("parseConf(%q) has no path", s)
-		}
-		sql, n := numberParams(s, "?1")
-		if _, again := numberParams(sql, "?1"); again != n {
-			t.Fatalf("numberParams(%q) = %q has %d parameters, then %d", s, sql, n, again)
 		}
 	})
 }

@@ -68,7 +68,7 @@ func TestManualSQL(t *testing.T) {
 func TestManualConf(t *testing.T) {
 	for _, block := range docBlocks(t, "conf") {
 		src, err := parseConf(block)
-		if err != nil || len(src.queries.lookup) == 0 {
+		if err != nil || src.queries.Empty() {
 			t.Errorf("%v\n%s", err, block)
 		}
 	}

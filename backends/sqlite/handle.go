@@ -7,8 +7,11 @@ import (
 	"net/url"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	_ "modernc.org/sqlite" // the driver
+
+	"tabard/backends/sqltable"
 )
 
 const (
@@ -25,8 +28,15 @@ type handle struct {
 	file  os.FileInfo
 	users sync.WaitGroup
 
-	mu    sync.Mutex
-	stmts map[*query]*sql.Stmt
+	mu      sync.Mutex
+	queries map[*sqltable.Query]*prepared
+}
+
+// prepared is a query as one database knows it.
+type prepared struct {
+	one   *sql.Stmt
+	width atomic.Int32             // columns, once known; -1: it cannot be asked for many keys
+	set   atomic.Pointer[sql.Stmt] // for many keys, once asked for
 }
 
 // openHandle opens the file for reading. There is no memory-mapped I/O: a file
@@ -45,35 +55,50 @@ func openHandle(path string, info os.FileInfo) (*handle, error) {
 	}
 	db.SetMaxOpenConns(maxConns)
 	db.SetMaxIdleConns(maxConns)
-	return &handle{db: db, file: info, stmts: make(map[*query]*sql.Stmt)}, nil
+	return &handle{db: db, file: info, queries: make(map[*sqltable.Query]*prepared)}, nil
 }
 
-// statement returns q prepared. A failure is not remembered.
-func (h *handle) statement(ctx context.Context, q *query) (*sql.Stmt, error) {
-	if st := h.known(q, nil); st != nil {
-		return st, nil
+// prepare returns q prepared. A failure is not remembered.
+func (h *handle) prepare(ctx context.Context, q *sqltable.Query) (*prepared, error) {
+	if p := h.known(q, nil); p != nil {
+		return p, nil
 	}
 	// Not under the lock: on a locked database this waits, each for itself.
-	st, err := h.db.PrepareContext(ctx, q.sql)
+	st, err := h.db.PrepareContext(ctx, q.SQL)
 	if err != nil {
 		return nil, err
 	}
-	first := h.known(q, st)
-	if first != st {
+	p := h.known(q, &prepared{one: st})
+	if p.one != st {
 		st.Close() // somebody was faster
 	}
-	return first, nil
+	return p, nil
 }
 
-// known returns the statement kept for q; without one, it keeps st.
-func (h *handle) known(q *query, st *sql.Stmt) *sql.Stmt {
+// known returns what is kept for q; without that, it keeps p.
+func (h *handle) known(q *sqltable.Query, p *prepared) *prepared {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	if have := h.stmts[q]; have != nil || st == nil {
+	if have := h.queries[q]; have != nil || p == nil {
 		return have
 	}
-	h.stmts[q] = st
-	return st
+	h.queries[q] = p
+	return p
+}
+
+// prepareSet returns the statement that asks p, which is q, for many keys.
+func (h *handle) prepareSet(ctx context.Context, p *prepared, q *sqltable.Query, width int) (*sql.Stmt, error) {
+	if st := p.set.Load(); st != nil {
+		return st, nil
+	}
+	st, err := h.db.PrepareContext(ctx, setSQL(q, width))
+	if err != nil {
+		return nil, err
+	}
+	if !p.set.CompareAndSwap(nil, st) {
+		st.Close() // somebody was faster
+	}
+	return p.set.Load(), nil
 }
 
 // retire closes the handle once nobody uses it. The caller has made sure that

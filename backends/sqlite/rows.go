@@ -9,83 +9,99 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"tabard/backends/sqltable"
 	"tabard/table"
 )
 
-// each runs a query and gives its rows to yield until yield returns false.
-func (t *Table) each(ctx context.Context, q *query, key string, yield func(table.Row) bool) error {
-	h, err := t.pool.acquire()
-	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
-	}
-	defer h.users.Done()
-	st, err := h.statement(ctx, q)
-	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
-	}
-	var args []any
-	if q.keyed {
-		args = []any{key}
-	}
-	rows, err := st.QueryContext(ctx, args...)
-	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
-	}
-	defer rows.Close()
-	return scan(rows, q, yield)
+// One implements sqltable.Asker.
+func (p *pool) One(ctx context.Context, q *sqltable.Query, args []any) ([]table.Row, error) {
+	var rows []table.Row
+	err := p.each(ctx, q, args, func(r table.Row) bool {
+		rows = append(rows, r)
+		return q.Many // one row is all that counts otherwise
+	})
+	return rows, err
 }
 
-func scan(rows *sql.Rows, q *query, yield func(table.Row) bool) error {
-	names, err := rows.Columns()
+// List implements sqltable.Asker.
+func (p *pool) List(ctx context.Context, q *sqltable.Query, yield func(table.Row) bool) error {
+	return p.each(ctx, q, nil, yield)
+}
+
+// each runs a query and gives its rows to yield until yield returns false.
+func (p *pool) each(ctx context.Context, q *sqltable.Query, args []any, yield func(table.Row) bool) error {
+	h, err := p.acquire()
 	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
-	}
-	if err := columnsFit(q, len(names)); err != nil {
 		return err
 	}
-	q.width.CompareAndSwap(0, int32(len(names)))
+	defer h.users.Done()
+	st, err := h.prepare(ctx, q)
+	if err != nil {
+		return err
+	}
+	if err = st.run(ctx, q, args, yield); err != nil && q.Secret() {
+		return withoutValues(err)
+	}
+	return err
+}
+
+func (p *prepared) run(ctx context.Context, q *sqltable.Query, args []any, yield func(table.Row) bool) error {
+	rows, err := p.one.QueryContext(ctx, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
+		return err
+	}
+	if err := q.Fits(len(names)); err != nil {
+		return err
+	}
+	p.width.CompareAndSwap(0, int32(len(names)))
+	return scan(rows, names, q.Budget(), yield)
+}
+
+func scan(rows *sql.Rows, names []string, budget sqltable.Budget, yield func(table.Row) bool) error {
 	values := make([]any, len(names))
 	targets := make([]any, len(names))
 	for i := range values {
 		targets[i] = &values[i]
 	}
-	budget := budget{rows: maxRows, bytes: maxBytes}
-	if !q.keyed {
-		budget.rows *= 100
-	}
 	for rows.Next() {
 		if err := rows.Scan(targets...); err != nil {
-			return fmt.Errorf("%s: %w", q.name, err)
+			return err
 		}
 		row, err := textRow(values, names)
 		if err == nil {
-			err = budget.spend(row)
+			err = budget.Spend(row)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", q.name, err)
+			return err
 		}
 		if !yield(row) {
 			return nil
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
-	}
-	return nil
+	return rows.Err()
 }
 
-// budget bounds an answer.
-type budget struct{ rows, bytes int }
-
-func (b *budget) spend(row table.Row) error {
-	b.rows--
-	for _, c := range row {
-		b.bytes -= len(c)
+// withoutValues takes SQLite's words from an error that may quote a password: all
+// but those of the file and of the caller.
+func withoutValues(err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
 	}
-	if b.rows < 0 || b.bytes < 0 {
-		return errors.New("answer is too large")
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB,
+		sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT:
+		return err
 	}
-	return nil
+	return fmt.Errorf("SQLite refuses a value (code %d)", e.Code())
 }
 
 // textRow converts the values of a row. A row of nothing but NULL is an answer
@@ -131,25 +147,25 @@ func text(v any) (string, error) {
 	return s, nil
 }
 
-// prepare checks a query against the database, and its columns where the
-// statement can tell them without being run.
-func (t *Table) prepare(ctx context.Context, h *handle, q *query) error {
-	st, err := h.statement(ctx, q)
+// try checks a query against the database, and its columns where the statement can
+// tell them without being run.
+func (h *handle) try(ctx context.Context, q *sqltable.Query) error {
+	st, err := h.prepare(ctx, q)
 	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
+		return err
 	}
-	var args []any
-	if q.keyed {
-		args = []any{""}
+	args := make([]any, len(q.Parts))
+	for i := range args {
+		args[i] = ""
 	}
-	rows, err := st.QueryContext(ctx, args...)
+	rows, err := st.one.QueryContext(ctx, args...)
 	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
+		return err
 	}
 	defer rows.Close()
 	names, err := rows.Columns()
 	if err != nil {
-		return fmt.Errorf("%s: %w", q.name, err)
+		return err
 	}
-	return columnsFit(q, len(names))
+	return q.Fits(len(names))
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"tabard/backends/sqltable"
 	"tabard/table"
 	"tabard/table/gather"
 )
@@ -26,40 +27,30 @@ const setFormat = `SELECT (WITH tabard_answer(%[1]s) AS (%[2]s
 ) SELECT json_group_array(json_array(%[4]s)) FROM (SELECT * FROM tabard_answer LIMIT %[3]d))
 FROM json_each(?1) AS tabard_keys ORDER BY tabard_keys.key`
 
-// rows returns the rows of a query for a key. Questions that wait for the
-// database at the same time are put to it as one.
-func (t *Table) rows(ctx context.Context, q *query, key string) ([]table.Row, error) {
-	if !utf8.ValidString(key) {
-		return t.one(ctx, q, key) // JSON would make another key of it
+// Many implements sqltable.Asker.
+func (p *pool) Many(ctx context.Context, q *sqltable.Query, keys []string) ([][]table.Row, error) {
+	h, err := p.acquire()
+	if err != nil {
+		return nil, err
 	}
-	return q.waiting.Do(ctx, key)
-}
-
-// one asks for one key.
-func (t *Table) one(ctx context.Context, q *query, key string) ([]table.Row, error) {
-	var rows []table.Row
-	err := t.each(ctx, q, key, func(r table.Row) bool {
-		rows = append(rows, r)
-		return q.many // one row is all that counts otherwise
-	})
-	return rows, err
-}
-
-// ask answers keys in one round trip.
-func (t *Table) ask(ctx context.Context, q *query, keys []string) ([][]table.Row, error) {
-	width := int(q.width.Load())
-	if len(keys) == 1 || width <= 0 {
-		return t.loop(ctx, q, keys)
+	defer h.users.Done()
+	st, err := h.prepare(ctx, q)
+	if err != nil {
+		return nil, err
 	}
-	answers, err := t.set(ctx, q, width, keys)
+	width := int(st.width.Load())
+	if width <= 0 {
+		return p.loop(ctx, q, keys)
+	}
+	answers, err := h.askSet(ctx, st, q, width, keys)
 	switch {
 	case err == nil:
 		return answers, nil
 	case ctx.Err() != nil:
 		return nil, err
 	case isSyntax(err):
-		q.width.Store(-1) // what it is cannot stand within another statement
-		return t.loop(ctx, q, keys)
+		st.width.Store(-1) // what it is cannot stand within another statement
+		return p.loop(ctx, q, keys)
 	}
 	return nil, fmt.Errorf("%w: %w", gather.ErrSplit, err)
 }
@@ -68,74 +59,88 @@ func isSyntax(err error) bool {
 	return strings.Contains(err.Error(), "SQL logic error")
 }
 
-func (t *Table) loop(ctx context.Context, q *query, keys []string) ([][]table.Row, error) {
+// loop asks for one key after the other.
+func (p *pool) loop(ctx context.Context, q *sqltable.Query, keys []string) ([][]table.Row, error) {
 	answers := make([][]table.Row, len(keys))
 	for i, key := range keys {
 		var err error
-		if answers[i], err = t.one(ctx, q, key); err != nil {
-			if len(keys) > 1 {
-				err = fmt.Errorf("%w: %w", gather.ErrSplit, err)
-			}
-			return nil, err
+		if answers[i], err = p.One(ctx, q, q.Args(key)); err != nil {
+			return nil, fmt.Errorf("%w: %w", gather.ErrSplit, err)
 		}
 	}
 	return answers, nil
 }
 
-// set asks by one statement.
-func (t *Table) set(ctx context.Context, q *query, width int, keys []string) ([][]table.Row, error) {
-	h, err := t.pool.acquire()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", q.name, err)
-	}
-	defer h.users.Done()
-	st, err := h.statement(ctx, q.asSet(width))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", q.name, err)
-	}
-	list, err := json.Marshal(keys)
+// askSet asks by one statement.
+func (h *handle) askSet(ctx context.Context, p *prepared, q *sqltable.Query, width int, keys []string) ([][]table.Row, error) {
+	st, err := h.prepareSet(ctx, p, q, width)
 	if err != nil {
 		return nil, err
 	}
-	rows, err := st.QueryContext(ctx, string(list))
+	list, err := setKeys(q, keys)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", q.name, err)
+		return nil, err
+	}
+	rows, err := st.QueryContext(ctx, list)
+	if err != nil {
+		return nil, err
 	}
 	defer rows.Close()
 	answers := make([][]table.Row, 0, len(keys))
 	var text sql.RawBytes
 	for rows.Next() {
 		if err := rows.Scan(&text); err != nil {
-			return nil, fmt.Errorf("%s: %w", q.name, err)
+			return nil, err
 		}
-		answer, err := q.decode(text)
+		answer, err := decode(q, text)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", q.name, err)
+			return nil, err
 		}
 		answers = append(answers, answer)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("%s: %w", q.name, err)
-	}
-	return answers, nil
+	return answers, rows.Err()
 }
 
-// asSet returns the query that asks for many keys.
-func (q *query) asSet(width int) *query {
-	q.once.Do(func() {
-		names, values := make([]string, width), make([]string, width)
-		for i := range names {
-			names[i] = fmt.Sprint("tabard_", i)
-			values[i] = fmt.Sprintf("CASE typeof(%[1]s) WHEN 'real' THEN %[1]s ELSE CAST(%[1]s AS TEXT) END", names[i])
+// setSQL returns the statement that asks q, whose answers have width columns, for
+// many keys. Its parameter is what setKeys returns.
+func setSQL(q *sqltable.Query, width int) string {
+	names, values := make([]string, width), make([]string, width)
+	for i := range names {
+		names[i] = fmt.Sprint("tabard_", i)
+		values[i] = fmt.Sprintf("CASE typeof(%[1]s) WHEN 'real' THEN %[1]s ELSE CAST(%[1]s AS TEXT) END", names[i])
+	}
+	inner := q.With(func(part sqltable.Part) string {
+		if len(q.Parts) == 1 {
+			return "(tabard_keys.value||'')"
 		}
-		inner, _ := numberParams(strings.TrimRight(q.text, "; \t\r\n"), "(tabard_keys.value||'')")
-		q.set = &query{name: q.name, sql: fmt.Sprintf(setFormat, strings.Join(names, ", "), inner, maxRows+1, strings.Join(values, ", "))}
+		return fmt.Sprintf("((tabard_keys.value->>%d)||'')", slices.Index(q.Parts, part))
 	})
-	return q.set
+	return fmt.Sprintf(setFormat, strings.Join(names, ", "), inner, sqltable.MaxRows+1, strings.Join(values, ", "))
+}
+
+// setKeys returns the keys as a JSON array: of what the query asks of each, or of
+// arrays where that is more than one part.
+func setKeys(q *sqltable.Query, keys []string) (string, error) {
+	var list any = keys
+	if len(q.Parts) > 1 {
+		all := make([][]any, len(keys))
+		for i, key := range keys {
+			all[i] = q.Args(key)
+		}
+		list = all
+	} else if q.Parts[0] != sqltable.Key {
+		all := make([]string, len(keys))
+		for i, key := range keys {
+			all[i] = q.Parts[0].Of(key)
+		}
+		list = all
+	}
+	text, err := json.Marshal(list)
+	return string(text), err
 }
 
 // decode reads the rows of one key.
-func (q *query) decode(text []byte) ([]table.Row, error) {
+func decode(q *sqltable.Query, text []byte) ([]table.Row, error) {
 	if string(text) == "[]" {
 		return nil, nil
 	}
@@ -146,17 +151,17 @@ func (q *query) decode(text []byte) ([]table.Row, error) {
 	if err := json.Unmarshal(text, &values); err != nil {
 		return nil, err
 	}
-	budget := budget{rows: maxRows, bytes: maxBytes}
+	budget := q.Budget()
 	rows := make([]table.Row, 0, len(values))
 	for _, v := range values {
 		row := make(table.Row, len(v))
 		for i := range v {
 			row[i] = string(v[i])
 		}
-		if err := budget.spend(row); err != nil {
+		if err := budget.Spend(row); err != nil {
 			return nil, err
 		}
-		if rows = append(rows, row); !q.many {
+		if rows = append(rows, row); !q.Many {
 			break
 		}
 	}

@@ -10,13 +10,14 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"tabard/backends/sqltable"
 	"tabard/internal/config"
 	"tabard/table"
 	"tabard/table/gather"
 )
 
 // openRaw returns the table itself, and the query of a service.
-func openRaw(t *testing.T, source string, s table.Service) (*Table, *query) {
+func openRaw(t *testing.T, source string, s table.Service) (*Table, *sqltable.Query) {
 	t.Helper()
 	b, err := Open(context.Background(), config.Table{Name: "mail", Source: source}, table.Options{})
 	if err != nil {
@@ -24,7 +25,19 @@ func openRaw(t *testing.T, source string, s table.Service) (*Table, *query) {
 	}
 	t.Cleanup(func() { b.Close() })
 	tab := b.(*Table)
-	return tab, tab.queries.lookup[s]
+	return tab, tab.Queries().Of(s)
+}
+
+// asOne reports whether the query was asked for many keys by one statement.
+func asOne(t *testing.T, tab *Table, q *sqltable.Query) bool {
+	t.Helper()
+	h, err := tab.pool.acquire()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.users.Done()
+	p := h.known(q, nil)
+	return p != nil && p.set.Load() != nil && p.width.Load() > 0
 }
 
 // Asked together, keys get what they get alone: every service of our schema.
@@ -51,15 +64,15 @@ func TestManyKeysAtOnce(t *testing.T) {
 		want := make([][]table.Row, len(keys))
 		var err error
 		for i, k := range keys {
-			if want[i], err = tab.one(t.Context(), q, k); err != nil {
+			if want[i], err = tab.pool.One(t.Context(), q, q.Args(k)); err != nil {
 				t.Fatal(err)
 			}
 		}
-		got, err := tab.ask(t.Context(), q, keys)
+		got, err := tab.pool.Many(t.Context(), q, keys)
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("%s: %v\n%s", s, err, diff)
 		}
-		if q.set == nil || q.width.Load() < 1 {
+		if !asOne(t, tab, q) {
 			t.Errorf("%s: not asked as one", s)
 		}
 	}
@@ -90,11 +103,11 @@ func TestManyKeysOfOtherSchemas(t *testing.T) {
 		want := make([][]table.Row, len(keys))
 		for i, k := range keys {
 			var err error
-			if want[i], err = tab.one(t.Context(), q, k); err != nil {
+			if want[i], err = tab.pool.One(t.Context(), q, q.Args(k)); err != nil {
 				t.Fatalf("%s: %v", tt.query, err)
 			}
 		}
-		got, err := tab.ask(t.Context(), q, keys)
+		got, err := tab.pool.Many(t.Context(), q, keys)
 		if diff := cmp.Diff(want, got); diff != "" || err != nil {
 			t.Errorf("%s: %v\n%s", tt.query, err, diff)
 		}
@@ -105,7 +118,7 @@ func TestManyKeysOfOtherSchemas(t *testing.T) {
 			if strings.Contains(tt.query, "LIMIT 1") && bad == "long" {
 				continue
 			}
-			if got, err := tab.ask(t.Context(), q, []string{"a", bad}); !errors.Is(err, gather.ErrSplit) {
+			if got, err := tab.pool.Many(t.Context(), q, []string{"a", bad}); !errors.Is(err, gather.ErrSplit) {
 				t.Errorf("%s: %s: %q, %v; want them asked alone", tt.query, bad, got, err)
 			}
 		}
@@ -133,11 +146,11 @@ func TestManyKeysCompareAlike(t *testing.T) {
 		conf := writeFile(t, filepath.Join(dir, fmt.Sprint(i, ".conf")), "dbpath "+path+"\nquery_alias "+query+"\n")
 		tab, q := openRaw(t, conf, table.Alias)
 		for _, k := range []string{"alice", "ALICE", "5", "05", "5.0", "nobody", ""} {
-			want, err := tab.one(t.Context(), q, k)
+			want, err := tab.pool.One(t.Context(), q, q.Args(k))
 			if err != nil {
 				t.Fatalf("%s: %v", query, err)
 			}
-			got, err := tab.ask(t.Context(), q, []string{k, k})
+			got, err := tab.pool.Many(t.Context(), q, []string{k, k})
 			if diff := cmp.Diff([][]table.Row{want, want}, got); diff != "" || err != nil {
 				t.Errorf("%s: %q: %v\n%s", query, k, err, diff)
 			}

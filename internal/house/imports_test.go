@@ -40,6 +40,8 @@ func layers() []layer {
 		{"internal/deliver", 40, []string{"lookup", "queue"}},
 		{"internal/control", 40, []string{"internal/privsep"}},
 		{"internal/privsep", 40, []string{"internal/privsep"}},
+		{"backends/conf", 25, nil},
+		{"backends/sqltable", 25, nil},
 		{"backends", 30, []string{"backends"}},
 		{"table", 20, []string{"table", "internal"}},
 		{"migrations", 20, []string{"migrations", "internal"}},
