@@ -66,27 +66,23 @@ func (a *asker) gathers(keys ...string) bool {
 }
 
 // plain reports whether text is ASCII without blanks at its ends or side by side.
-func plain(s string) bool {
-	for _, c := range []byte(s) {
-		if c < ' ' || c > '~' {
-			return false
-		}
-	}
-	return s != "" && !blanked(s)
-}
+func plain(s string) bool { return s != "" && tidy(s) }
 
 // blanked reports whether a key has blanks that a directory would not see (RFC
 // 4518, 2.6.1): it would answer for another one.
-func blanked(s string) bool { return strings.Join(strings.Fields(s), " ") != s }
+func blanked(s string) bool { return !tidy(s) && strings.Join(strings.Fields(s), " ") != s }
 
 // find runs one search for any of the keys.
 func (a *asker) find(ctx context.Context, keys []string, attrs []string, some bool) ([]*ldap.Entry, error) {
 	keys = slices.DeleteFunc(slices.Clone(keys), blanked)
-	f, n := a.q.filter.expandAny(keys)
+	f, n, err := a.q.filter.encodeAny(keys)
+	if err != nil {
+		return nil, err
+	}
 	if n == 0 {
 		return nil, a.t.open()
 	}
-	return a.t.search.search(ctx, &request{base: a.q.base, scope: a.q.scope, filter: f, attrs: attrs, some: some})
+	return a.t.search.search(ctx, &request{base: a.q.base, scope: a.q.scope, encoded: f, attrs: attrs, some: some})
 }
 
 // ask answers questions that wait at the same moment: each is a list of keys,
@@ -131,11 +127,11 @@ func (a *asker) ask(ctx context.Context, questions [][]string) ([][][]*ldap.Entr
 // are asked one at a time.
 func (a *asker) assign(entries []*ldap.Entry, keys []string) (map[string][]*ldap.Entry, error) {
 	byKey := make(map[string][]*ldap.Entry, len(keys))
-	candidates := a.candidates(keys)
+	candidates, told := a.candidates(keys), a.q.filter.tell.attributes()
 	for _, e := range entries {
 		hits, doubt := 0, false
 		values := func(attr string) []string { return rawValues(e, attr) }
-		for _, attr := range a.q.filter.tell.attributes() {
+		for _, attr := range told {
 			doubt = doubt || slices.ContainsFunc(values(attr), func(v string) bool { return !ascii(v) })
 		}
 		inexact := false

@@ -101,7 +101,7 @@ func (t *Table) bind(ctx context.Context, dn, password string, look bool) (bool,
 		return true, nil
 	}
 	r := &request{base: dn, scope: ldap.ScopeBaseObject, filter: "(objectClass=*)", attrs: accountAttrs}
-	a, err := t.search.ask(ctx, c, r.search(t.set.timeout), r)
+	a, err := t.search.ask(ctx, c, r)
 	switch {
 	case err == nil && len(a.entries) == 1:
 		return !disabled(a.entries[0]), nil

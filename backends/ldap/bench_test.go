@@ -31,6 +31,8 @@ func BenchmarkLookups(b *testing.B) {
 		return err
 	}
 	b.Run("one", func(b *testing.B) {
+		b.ReportAllocs()
+		defer reportCPU(b, s.Pid())()
 		for b.Loop() {
 			if err := ask(); err != nil {
 				b.Fatal(err)
@@ -40,6 +42,8 @@ func BenchmarkLookups(b *testing.B) {
 	for _, callers := range []int{8, 32} {
 		b.Run(fmt.Sprintf("callers-per-cpu-%d", callers), func(b *testing.B) {
 			b.SetParallelism(callers)
+			b.ReportAllocs()
+			defer reportCPU(b, s.Pid())()
 			b.RunParallel(func(pb *testing.PB) {
 				for pb.Next() {
 					if err := ask(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -41,7 +42,7 @@ func (c *conn) kill() {
 // lost reports whether the connection is closed, or silent since a question that
 // was given up.
 func (c *conn) lost(patience time.Duration) bool {
-	if c.IsClosing() {
+	if c.IsClosing() || c.wire.broken() != nil {
 		return true
 	}
 	since := c.stuck.Load()
@@ -53,6 +54,18 @@ func (c *conn) lost(patience time.Duration) bool {
 		return false
 	}
 	return time.Since(time.Unix(0, since)) > patience
+}
+
+// ended returns an error when the library may have ended a search of its own
+// early, which it does not say.
+func (c *conn) ended() error {
+	if c.IsClosing() {
+		return ldap.NewError(ldap.ErrorNetwork, errors.New("connection closed"))
+	}
+	if err := c.GetLastError(); err != nil && strings.Contains(err.Error(), "panic") {
+		return ldap.NewError(ldap.ErrorNetwork, err)
+	}
+	return nil
 }
 
 // gaveUp notes that a question asked at began got no answer.
@@ -134,7 +147,7 @@ func (d *dialer) connectTo(ctx context.Context, p *place, bind bool) (*conn, err
 		_ = nc.Close() // the error says more
 		return nil, inTime(ctx, err)
 	}
-	w := &wire{Conn: secure, timeout: d.set.timeout}
+	w := newWire(secure, d.set.timeout)
 	c := &conn{Conn: ldap.NewConn(w, secure != nc), wire: w, server: p}
 	c.Start()
 	if bind {

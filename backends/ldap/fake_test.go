@@ -21,6 +21,19 @@ import (
 // persistent search, garbage. answer writes to one search.
 func fakeServer(t *testing.T, answer func(w *fakeConn, base, filter string, attrs []string)) string {
 	t.Helper()
+	return fake{search: answer}.serve(t)
+}
+
+// fake is what a server does. Without bind, a bind is the end of the connection.
+type fake struct {
+	search    func(w *fakeConn, base, filter string, attrs []string)
+	bind      func(dn, password string) (code int)
+	abandoned func(id int64)
+}
+
+// serve starts the server, and returns its URL.
+func (f fake) serve(t *testing.T) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +59,7 @@ func fakeServer(t *testing.T, answer func(w *fakeConn, base, filter string, attr
 			mu.Lock()
 			conns = append(conns, c)
 			mu.Unlock()
-			wg.Go(func() { serveFake(c, answer) })
+			wg.Go(func() { f.session(c) })
 		}
 	})
 	return "ldap://" + l.Addr().String()
@@ -58,7 +71,7 @@ type fakeConn struct {
 	id int64
 }
 
-func serveFake(c net.Conn, answer func(w *fakeConn, base, filter string, attrs []string)) {
+func (f fake) session(c net.Conn) {
 	defer c.Close()
 	in := bufio.NewReader(c)
 	for {
@@ -67,10 +80,25 @@ func serveFake(c net.Conn, answer func(w *fakeConn, base, filter string, attrs [
 			return
 		}
 		op := p.Children[1]
-		if op.Tag != ldap.ApplicationSearchRequest {
+		id, ok := p.Children[0].Value.(int64)
+		switch op.Tag {
+		case ldap.ApplicationSearchRequest:
+		case ldap.ApplicationAbandonRequest:
+			if f.abandoned != nil {
+				n, _ := ber.ParseInt64(op.Data.Bytes())
+				f.abandoned(n)
+			}
+			continue
+		case ldap.ApplicationBindRequest:
+			if f.bind == nil {
+				return
+			}
+			w := &fakeConn{c, id}
+			w.result(ldap.ApplicationBindResponse, f.bind(op.Children[1].Data.String(), op.Children[2].Data.String()))
+			continue
+		default:
 			return
 		}
-		id, ok := p.Children[0].Value.(int64)
 		filter, err := ldap.DecompileFilter(op.Children[6])
 		if err != nil || !ok {
 			return
@@ -79,7 +107,7 @@ func serveFake(c net.Conn, answer func(w *fakeConn, base, filter string, attrs [
 		for _, a := range op.Children[7].Children {
 			attrs = append(attrs, a.Data.String())
 		}
-		answer(&fakeConn{c, id}, op.Children[0].Data.String(), filter, attrs)
+		f.search(&fakeConn{c, id}, op.Children[0].Data.String(), filter, attrs)
 	}
 }
 
@@ -96,22 +124,13 @@ func text(s string) *ber.Packet {
 }
 
 func (w *fakeConn) entry(dn, name string, values ...string) {
-	op := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationSearchResultEntry, nil, "")
-	op.AppendChild(text(dn))
-	attrs, one := ber.NewSequence(""), ber.NewSequence("")
-	set := ber.Encode(ber.ClassUniversal, ber.TypeConstructed, ber.TagSet, nil, "")
-	for _, v := range values {
-		set.AppendChild(text(v))
-	}
-	one.AppendChild(text(name))
-	one.AppendChild(set)
-	attrs.AppendChild(one)
-	op.AppendChild(attrs)
-	w.send(op)
+	w.send(entryOp(dn, &ldap.EntryAttribute{Name: name, Values: values}))
 }
 
-func (w *fakeConn) done(code int) {
-	op := ber.Encode(ber.ClassApplication, ber.TypeConstructed, ldap.ApplicationSearchResultDone, nil, "")
+func (w *fakeConn) done(code int) { w.result(ldap.ApplicationSearchResultDone, code) }
+
+func (w *fakeConn) result(tag ber.Tag, code int) {
+	op := ber.Encode(ber.ClassApplication, ber.TypeConstructed, tag, nil, "")
 	op.AppendChild(ber.NewInteger(ber.ClassUniversal, ber.TypePrimitive, ber.TagEnumerated, code, ""))
 	op.AppendChild(text(""))
 	op.AppendChild(text(""))

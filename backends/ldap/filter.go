@@ -21,6 +21,9 @@ type node struct {
 	attr  string   // as written, with options
 	rule  string   // what stands between attribute and value: "=", ">=", ":1.2.3:="
 	value template // text in it is in the filter's own syntax
+
+	encoded []byte   // for the wire, when it does not depend on the key
+	equal   template // value without escapes, when the node is an equality
 }
 
 // filter is a search filter (RFC 4515) with placeholders in assertion values.
@@ -29,6 +32,9 @@ type filter struct {
 	// tell holds what of the filter decides which key an entry belongs to; nil
 	// when that cannot be told from the entry. See telling.
 	tell *node
+
+	varying *node  // root without those of its parts that must hold for any key
+	fixed   []byte // and these, encoded
 }
 
 // parseFilter reads a filter template. Parentheses around it may be left out.
@@ -54,7 +60,7 @@ func parseFilter(text, name string) (*filter, error) {
 	if _, err := ldap.CompileFilter(s); err != nil {
 		return nil, fmt.Errorf("%q is not a filter: %w", text, err)
 	}
-	return f, nil
+	return f, f.prepare()
 }
 
 type filterParser struct {
@@ -165,44 +171,6 @@ func (f *filter) expand(key string) (s string, ok bool) {
 		return "", false
 	}
 	return b.String(), true
-}
-
-// expandAny returns the filter for any of several keys. What does not depend on
-// the key is said once: a server would evaluate it for each. n is the number of
-// keys that an entry can match at all.
-func (f *filter) expandAny(keys []string) (s string, n int) {
-	varying, fixed := f.root, ""
-	if f.root.op == '&' {
-		varying = &node{op: '&'}
-		for _, k := range f.root.kids {
-			if k.keyed() {
-				varying.kids = append(varying.kids, k)
-				continue
-			}
-			var b strings.Builder
-			k.write(&b, "")
-			fixed += b.String()
-		}
-		if len(varying.kids) == 1 {
-			varying = varying.kids[0]
-		}
-	}
-	var b strings.Builder
-	for _, k := range keys {
-		var one strings.Builder
-		if varying.write(&one, k) {
-			b.WriteString(one.String())
-			n++
-		}
-	}
-	s = b.String()
-	if n > 1 {
-		s = "(|" + s + ")"
-	}
-	if fixed != "" {
-		s = "(&" + s + fixed + ")"
-	}
-	return s, n
 }
 
 func (n *node) write(b *strings.Builder, key string) bool {
@@ -420,4 +388,23 @@ func matchPieces(pieces []string, value string) (ok, exact bool) {
 
 // normal brings a value to the form in which case and the number of blanks do
 // not matter.
-func normal(s string) string { return strings.ToLower(strings.Join(strings.Fields(s), " ")) }
+func normal(s string) string {
+	if !tidy(s) {
+		s = strings.Join(strings.Fields(s), " ")
+	}
+	return strings.ToLower(s)
+}
+
+// tidy reports whether s is of a kind that nearly every key and value is: printable
+// ASCII without blanks at its ends or side by side.
+func tidy(s string) bool {
+	blank := true
+	for i := range len(s) {
+		c := s[i]
+		if c < ' ' || c > '~' || c == ' ' && blank {
+			return false
+		}
+		blank = c == ' '
+	}
+	return !blank || s == ""
+}

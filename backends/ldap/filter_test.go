@@ -1,10 +1,12 @@
 package ldap
 
 import (
+	"bytes"
 	"slices"
 	"strings"
 	"testing"
 
+	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
 )
 
@@ -35,6 +37,7 @@ func TestExpand(t *testing.T) {
 			continue
 		}
 		got, ok := f.expand(tt.key)
+		sameEncoded(t, f, tt.key, got)
 		if got != tt.want || ok != (tt.want != "") {
 			t.Errorf("%s for %q = %s, %v; want %s", tt.filter, tt.key, got, ok, tt.want)
 		}
@@ -44,7 +47,7 @@ func TestExpand(t *testing.T) {
 	}
 }
 
-func TestExpandAny(t *testing.T) {
+func TestEncodeAny(t *testing.T) {
 	for _, tt := range []struct {
 		filter string
 		keys   []string
@@ -54,7 +57,7 @@ func TestExpandAny(t *testing.T) {
 		{"(mail=%s)", []string{"a"}, "(mail=a)", 1},
 		{"(mail=%s)", []string{"a", "b"}, "(|(mail=a)(mail=b))", 2},
 		{"(&(o=x)(mail=%s)(!(p=q)))", []string{"a", "b"}, "(&(|(mail=a)(mail=b))(o=x)(!(p=q)))", 2},
-		{"(&(uid=%l)(mail=%s))", []string{"a@x", "@x"}, "(&(uid=a)(mail=a@x))", 1},
+		{"(&(uid=%l)(mail=%s))", []string{"a@x", "@x"}, "(|(&(uid=a)(mail=a@x)))", 1},
 		{"(&(o=x)(|(uid=%s)(mail=%s)))", []string{"*"}, `(&(|(uid=\2a)(mail=\2a))(o=x))`, 1},
 		{"(&(o=x)(mail=*@%d))", []string{"a"}, "(&(o=x))", 0},
 	} {
@@ -62,10 +65,52 @@ func TestExpandAny(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, n := f.expandAny(tt.keys); got != tt.want || n != tt.n {
-			t.Errorf("%s for %q = %s, %d; want %s, %d", tt.filter, tt.keys, got, n, tt.want, tt.n)
+		b, n, err := f.encodeAny(tt.keys)
+		if err != nil || n != tt.n {
+			t.Errorf("%s for %q: %d keys, %v; want %d", tt.filter, tt.keys, n, err, tt.n)
+		}
+		if n == 0 {
+			continue
+		}
+		if got := decompile(t, b); got != tt.want {
+			t.Errorf("%s for %q = %s, want %s", tt.filter, tt.keys, got, tt.want)
 		}
 	}
+}
+
+// sameEncoded holds what is sent for a key against the text of the filter.
+func sameEncoded(t *testing.T, f *filter, key, text string) {
+	t.Helper()
+	e := encoder{}
+	ok, err := f.root.encode(&e, key)
+	if err != nil || ok != (text != "") {
+		t.Fatalf("%q for %q: encoded %v, %v", text, key, ok, err)
+	}
+	if !ok {
+		return
+	}
+	p, err := ldap.CompileFilter(text)
+	if err != nil {
+		t.Fatalf("%q for %q: %v", text, key, err)
+	}
+	got, err := ber.DecodePacketErr(e.b)
+	if err != nil || !bytes.Equal(got.Bytes(), p.Bytes()) {
+		t.Fatalf("%q for %q: encoded as % x, want % x; %v", text, key, e.b, p.Bytes(), err)
+	}
+}
+
+// decompile reads an encoded filter.
+func decompile(t *testing.T, b []byte) string {
+	t.Helper()
+	p, err := ber.DecodePacketErr(b)
+	if err != nil {
+		t.Fatalf("% x: %v", b, err)
+	}
+	s, err := ldap.DecompileFilter(p)
+	if err != nil {
+		t.Fatalf("% x: %v", b, err)
+	}
+	return s
 }
 
 func TestTemplate(t *testing.T) {
@@ -211,9 +256,7 @@ func FuzzParseConf(f *testing.F) {
 			if !ok {
 				continue
 			}
-			if _, err := ldap.CompileFilter(s); err != nil {
-				t.Fatalf("%q for %q: %v", s, key, err)
-			}
+			sameEncoded(t, q.filter, key, s)
 			// A key adds no parentheses: the filter has the same shape for any.
 			if x, ok := q.filter.expand("x@y"); ok && strings.Contains(key, "@") && key[0] != '@' && !strings.HasSuffix(key, "@") && strings.Count(x, "(") != strings.Count(s, "(") {
 				t.Fatalf("%q and %q differ", s, x)

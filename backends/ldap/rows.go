@@ -16,7 +16,11 @@ import (
 func rawValues(e *ldap.Entry, attr string) []string {
 	var all []string
 	for _, a := range e.Attributes {
-		if strings.EqualFold(baseName(a.Name), baseName(attr)) {
+		switch {
+		case !strings.EqualFold(baseName(a.Name), baseName(attr)):
+		case all == nil:
+			all = slices.Clip(a.Values)
+		default:
 			all = append(all, a.Values...)
 		}
 	}

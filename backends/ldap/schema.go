@@ -54,7 +54,7 @@ func (s *schema) fresh() bool {
 
 func readSchema(ctx context.Context, asker *searcher, c *conn) (map[string]bool, error) {
 	r := &request{scope: ldap.ScopeBaseObject, filter: "(objectClass=*)", attrs: []string{"subschemaSubentry"}, limit: maxSchema}
-	a, err := asker.ask(ctx, c, r.search(asker.set.timeout), r)
+	a, err := asker.ask(ctx, c, r)
 	if err != nil {
 		return nil, err
 	}
@@ -63,7 +63,7 @@ func readSchema(ctx context.Context, asker *searcher, c *conn) (map[string]bool,
 	}
 	r.base, r.attrs = a.entries[0].GetEqualFoldAttributeValue("subschemaSubentry"), []string{"attributeTypes"}
 	r.filter = "(objectClass=subschema)"
-	if a, err = asker.ask(ctx, c, r.search(asker.set.timeout), r); err != nil {
+	if a, err = asker.ask(ctx, c, r); err != nil {
 		return nil, err
 	}
 	names := make(map[string]bool)

@@ -33,21 +33,9 @@ type request struct {
 	attrs  []string
 	limit  int  // entries; 0: maxEntries
 	some   bool // the first entry is all that matters
-}
 
-func (r *request) search(timeout time.Duration) *ldap.SearchRequest {
-	size := 0
-	if r.some {
-		size = 1
-	}
-	attrs := r.attrs
-	if len(attrs) == 0 {
-		attrs = []string{"1.1"} // none (RFC 4511, 4.5.1.8)
-	}
-	return &ldap.SearchRequest{
-		BaseDN: r.base, Scope: r.scope, DerefAliases: ldap.NeverDerefAliases, SizeLimit: size,
-		TimeLimit: int(math.Ceil(timeout.Seconds())), Filter: r.filter, Attributes: attrs,
-	}
+	encoded []byte              // the filter as it goes to the server; nil: filter tells
+	page    *ldap.ControlPaging // nil: everything at once
 }
 
 // searcher runs searches on the pool's connections.
@@ -87,8 +75,7 @@ func (s *searcher) search(ctx context.Context, r *request) ([]*ldap.Entry, error
 // on runs a search on a connection, in pages when the server gives no more than
 // a part at once.
 func (s *searcher) on(ctx context.Context, c *conn, r *request) ([]*ldap.Entry, error) {
-	req := r.search(s.set.timeout)
-	a, err := s.ask(ctx, c, req, r)
+	a, err := s.ask(ctx, c, r)
 	if ldap.IsErrorWithCode(err, ldap.LDAPResultSizeLimitExceeded) {
 		if r.some && len(a.entries) > 0 {
 			return a.entries, nil
@@ -108,12 +95,11 @@ func (s *searcher) on(ctx context.Context, c *conn, r *request) ([]*ldap.Entry, 
 
 // pages asks for page after page (RFC 2696).
 func (s *searcher) pages(ctx context.Context, c *conn, r *request) ([]*ldap.Entry, error) {
-	page := ldap.NewControlPaging(uint32(s.set.page))
+	paged := *r
+	paged.page = ldap.NewControlPaging(uint32(s.set.page))
 	var all []*ldap.Entry
 	for {
-		req := r.search(s.set.timeout)
-		req.Controls = []ldap.Control{page}
-		a, err := s.ask(ctx, c, req, r)
+		a, err := s.ask(ctx, c, &paged)
 		if err != nil {
 			return nil, err
 		}
@@ -125,7 +111,7 @@ func (s *searcher) pages(ctx context.Context, c *conn, r *request) ([]*ldap.Entr
 		if next == nil || len(next.Cookie) == 0 {
 			return all, s.complete(ctx, c, all)
 		}
-		page.SetCookie(next.Cookie)
+		paged.page.SetCookie(next.Cookie)
 	}
 }
 
@@ -136,79 +122,98 @@ type answer struct {
 	controls  []ldap.Control
 }
 
+// exchange is a search on its way. Until done is closed it belongs to who reads
+// the connection.
+type exchange struct {
+	answer
+	err    error
+	budget *budget
+	done   chan struct{}
+
+	id     int
+	broken bool // the connection ended first; nothing else of it counts
+}
+
+// take takes a message of the answer, and reports whether it is the last one. ok
+// is false when it is none of a search.
+func (x *exchange) take(message string) (last, ok bool) {
+	r, ok := parseResponse(message)
+	if !ok {
+		return false, false
+	}
+	x.controls = append(x.controls, r.controls...)
+	switch r.op.tag {
+	case opEntry:
+		e, ok := parseEntry(r.op.body)
+		if !ok {
+			return false, false
+		}
+		x.entries = append(x.entries, e)
+		x.err = x.budget.spend(e)
+		return x.err != nil, true
+	case opReference:
+		// All of its URLs lead to the same entries.
+		url, _, ok := want(r.op.body, tagOctets)
+		x.referrals = append(x.referrals, url)
+		return false, ok
+	case opDone:
+		x.err = parseDone(message, r.op)
+		if ldap.IsErrorWithCode(x.err, ldap.LDAPResultReferral) {
+			x.referrals = append(x.referrals, referralsOf(x.err)...)
+		}
+		return true, true
+	}
+	return false, false
+}
+
 // ask runs one request, no longer than ctx or the table's timeout.
-func (s *searcher) ask(ctx context.Context, c *conn, req *ldap.SearchRequest, r *request) (answer, error) {
-	timed, cancel := context.WithTimeoutCause(ctx, s.set.timeout, errTimeout)
+func (s *searcher) ask(ctx context.Context, c *conn, r *request) (answer, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.set.timeout, errTimeout)
 	defer cancel()
 	began := time.Now()
-	type result struct {
-		answer
-		err error
+	x := &exchange{budget: r.budget(), done: make(chan struct{})}
+	err := s.send(ctx, c, r, x)
+	if err == nil {
+		select {
+		case <-x.done:
+		case <-ctx.Done():
+		}
 	}
-	done := make(chan result, 1)
-	// The library's own waiting may outlast the context.
-	go func() {
-		a, err := collect(timed, c, req, r)
-		done <- result{a, err}
-	}()
-	var res result
-	select {
-	case res = <-done:
-	case <-timed.Done():
-	}
-	if timed.Err() != nil {
+	switch given := c.wire.end(x); {
+	case given && ctx.Err() != nil:
 		c.gaveUp(began)
-		return answer{}, fmt.Errorf("%s: %w", c.server, context.Cause(timed))
-	}
-	if urls := res.referrals; len(urls) > 0 && s.set.follow {
-		more, err := s.chase(timed, urls, r)
-		return answer{entries: append(res.entries, more...), controls: res.controls}, err
-	}
-	if ldap.IsErrorWithCode(res.err, ldap.LDAPResultReferral) {
+		c.wire.abandon(x)
+		return answer{}, fmt.Errorf("%s: %w", c.server, context.Cause(ctx))
+	case x.broken:
+		return answer{}, c.wire.broken()
+	case err != nil:
+		return answer{}, err
+	case errors.Is(x.err, errTooLarge):
+		c.wire.abandon(x)
+		return answer{}, x.err
+	case len(x.referrals) > 0 && s.set.follow:
+		more, err := s.chase(ctx, x.referrals, r)
+		return answer{entries: append(x.entries, more...), controls: x.controls}, err
+	case ldap.IsErrorWithCode(x.err, ldap.LDAPResultReferral):
 		return answer{}, errReferral
 	}
-	return res.answer, res.err
+	return x.answer, x.err
 }
 
-// collect reads what a server sends. Its end is told from a connection that
-// broke by looking at the connection: the library does not say.
-func collect(ctx context.Context, c *conn, req *ldap.SearchRequest, r *request) (answer, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var a answer
-	budget := r.budget()
-	res := c.SearchAsync(ctx, req, 64)
-	for res.Next() {
-		if e := res.Entry(); e != nil {
-			if err := budget.spend(e); err != nil {
-				return answer{}, err
-			}
-			a.entries = append(a.entries, e)
+// send puts a question to the server.
+func (s *searcher) send(ctx context.Context, c *conn, r *request, x *exchange) error {
+	filter := r.encoded
+	if filter == nil {
+		var err error
+		if filter, err = compile(r.filter); err != nil {
+			return err
 		}
-		if ref := res.Referral(); ref != "" {
-			a.referrals = append(a.referrals, ref)
-		}
-		a.controls = append(a.controls, res.Controls()...)
 	}
-	err := res.Err()
-	if ldap.IsErrorWithCode(err, ldap.LDAPResultReferral) {
-		a.referrals = append(a.referrals, referralsOf(err)...)
+	if err := c.wire.begin(x); err != nil {
+		return err
 	}
-	if err == nil {
-		err = c.broken()
-	}
-	return a, err
-}
-
-// broken returns an error when the library may have ended a search early.
-func (c *conn) broken() error {
-	if c.IsClosing() {
-		return ldap.NewError(ldap.ErrorNetwork, errors.New("connection closed"))
-	}
-	if err := c.GetLastError(); err != nil && strings.Contains(err.Error(), "panic") {
-		return ldap.NewError(ldap.ErrorNetwork, err)
-	}
-	return nil
+	seconds := int(math.Ceil(s.set.timeout.Seconds()))
+	return c.wire.send(ctx, func(e *encoder) { e.search(x.id, r, filter, seconds) })
 }
 
 // budget bounds an answer while it comes in.
@@ -259,7 +264,7 @@ func (s *searcher) complete(ctx context.Context, c *conn, entries []*ldap.Entry)
 			a.Name = name
 			for high >= 0 {
 				r := &request{base: e.DN, scope: ldap.ScopeBaseObject, filter: "(objectClass=*)", attrs: []string{fmt.Sprintf("%s;range=%d-*", name, high+1)}}
-				more, err := s.ask(ctx, c, r.search(s.set.timeout), r)
+				more, err := s.ask(ctx, c, r)
 				if err != nil {
 					return err
 				}

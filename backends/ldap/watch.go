@@ -63,7 +63,7 @@ func (t *Table) Watch(ctx context.Context, changed func(table.Change)) error {
 // readRoot reads what the server says of itself.
 func (t *Table) readRoot(ctx context.Context, c *conn) (*ldap.Entry, error) {
 	r := &request{scope: ldap.ScopeBaseObject, filter: "(objectClass=*)", attrs: []string{"supportedControl", "namingContexts"}}
-	a, err := t.search.ask(ctx, c, r.search(t.set.timeout), r)
+	a, err := t.search.ask(ctx, c, r)
 	if err == nil && len(a.entries) != 1 {
 		err = errors.New("no root DSE")
 	}
@@ -229,7 +229,7 @@ func (w *watcher) cookie(ctx context.Context, a *area, root *ldap.Entry) []byte 
 			continue
 		}
 		r := &request{base: suffix, scope: ldap.ScopeBaseObject, filter: "(objectClass=*)", attrs: []string{"contextCSN"}}
-		got, err := w.t.search.ask(ctx, w.c, r.search(w.t.set.timeout), r)
+		got, err := w.t.search.ask(ctx, w.c, r)
 		if err != nil || len(got.entries) != 1 {
 			return nil
 		}
@@ -258,9 +258,10 @@ func (w *watcher) persist(ctx context.Context, a *area, _ *ldap.Entry) error {
 		BaseDN: a.base, Scope: a.scope, DerefAliases: ldap.NeverDerefAliases, Filter: a.filter, Attributes: a.attrs, Controls: []ldap.Control{control},
 	}
 	res := w.c.SearchAsync(ctx, req, 64)
-	// Nothing says that it has begun. An answer to what was asked later does.
+	// Nothing says that it has begun. An answer to what was asked later does, by
+	// the same way: our own searches would overtake it.
 	go func() {
-		if _, err := w.t.readRoot(ctx, w.c); err == nil {
+		if w.answers(ctx) {
 			w.inForce()
 		}
 	}()
@@ -270,6 +271,17 @@ func (w *watcher) persist(ctx context.Context, a *area, _ *ldap.Entry) error {
 		}
 	}
 	return ended(ctx, res.Err())
+}
+
+// answers reports whether the server answers a search of the library's.
+func (w *watcher) answers(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, w.t.set.timeout)
+	defer cancel()
+	res := w.c.SearchAsync(ctx, &ldap.SearchRequest{Scope: ldap.ScopeBaseObject, Filter: "(objectClass=*)", Attributes: []string{"1.1"}}, 1)
+	for res.Next() { // what it answers does not matter
+		continue
+	}
+	return res.Err() == nil && ctx.Err() == nil && w.c.ended() == nil
 }
 
 // entry reports an entry that changed. What it was before is not known: a new
