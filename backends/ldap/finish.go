@@ -127,7 +127,7 @@ func (s *settings) finishGroups() error {
 	given := g.attrs != nil || g.uidFilter != nil || g.filter != "(objectClass=*)"
 	if !used {
 		if given {
-			return errors.New("alias_deref_ and alias_member_uid_ keys need one of alias_deref, alias_member_uid and alias_members_filter")
+			return errors.New("alias_deref_ and alias_member_uid_ keys need one of alias_deref, alias_member_uid, alias_member_url and alias_members_filter")
 		}
 		return nil
 	}

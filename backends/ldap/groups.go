@@ -30,7 +30,7 @@ func (t *Table) members(ctx context.Context, top []*ldap.Entry) ([]string, error
 		w.isNew("dn:" + normal(e.DN))
 		w.follow(e)
 	}
-	for depth := 0; len(w.dns)+len(w.uids) > 0; depth++ {
+	for depth := 0; len(w.dns)+len(w.uids)+len(w.urls) > 0; depth++ {
 		if depth == w.g.depth {
 			return nil, fmt.Errorf("groups are nested more than %d deep (alias_deref_depth)", w.g.depth)
 		}
@@ -49,6 +49,7 @@ type groupWalk struct {
 	met    int
 	dns    []string // to be read next
 	uids   []string // to be searched next
+	urls   []string // that give members to be read next
 	values []string
 }
 
@@ -79,34 +80,32 @@ func (w *groupWalk) follow(e *ldap.Entry) bool {
 			}
 		}
 	}
+	for _, attr := range w.g.urlAttrs {
+		for _, u := range rawValues(e, attr) {
+			found = true
+			if w.isNew("url:" + u) {
+				w.urls = append(w.urls, u)
+			}
+		}
+	}
 	return found
 }
 
 func (w *groupWalk) level(ctx context.Context) error {
-	w.met += len(w.dns) + len(w.uids)
+	w.met += len(w.dns) + len(w.uids) + len(w.urls)
 	if w.met > w.g.max {
-		return fmt.Errorf("more than %d members (alias_deref_limit)", w.g.max)
+		return w.tooMany()
 	}
-	entries, err := w.read(ctx)
+	members, err := w.next(ctx)
 	if err != nil {
 		return err
 	}
-	byUID, err := w.searchUIDs(ctx)
-	if err != nil {
-		return err
-	}
-	for _, e := range byUID {
-		if w.isNew("dn:" + normal(e.DN)) {
-			entries = append(entries, e)
-		}
-	}
-	w.dns, w.uids = nil, nil
-	for _, e := range entries {
-		if w.follow(e) || isGroup(e) {
+	for _, m := range members {
+		if w.follow(m.Entry) || isGroup(m.Entry) {
 			continue
 		}
-		for _, a := range w.g.attrs {
-			values, err := textValues(e, a)
+		for _, a := range m.attrs {
+			values, err := textValues(m.Entry, a)
 			if err != nil {
 				return err
 			}
@@ -119,6 +118,46 @@ func (w *groupWalk) level(ctx context.Context) error {
 	return nil
 }
 
+func (w *groupWalk) tooMany() error {
+	return fmt.Errorf("more than %d members (alias_deref_limit)", w.g.max)
+}
+
+// member is an entry, and which of its attributes count.
+type member struct {
+	*ldap.Entry
+	attrs []string
+}
+
+// next returns the members that were noted, each once.
+func (w *groupWalk) next(ctx context.Context) ([]member, error) {
+	byDN, err := w.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byUID, err := w.searchUIDs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	byURL, err := w.searchURLs(ctx)
+	if err != nil {
+		return nil, err
+	}
+	w.dns, w.uids, w.urls = nil, nil, nil
+	var members []member
+	for _, e := range byDN {
+		members = append(members, member{e, w.g.attrs})
+	}
+	for _, e := range byUID {
+		byURL = append(byURL, member{e, w.g.attrs})
+	}
+	for _, m := range byURL {
+		if w.isNew("dn:" + normal(m.DN)) {
+			members = append(members, m)
+		}
+	}
+	return members, nil
+}
+
 func isGroup(e *ldap.Entry) bool {
 	return slices.ContainsFunc(rawValues(e, "objectClass"), func(c string) bool {
 		return slices.Contains(groupClasses, strings.ToLower(c))
@@ -126,13 +165,7 @@ func isGroup(e *ldap.Entry) bool {
 }
 
 func (w *groupWalk) attrs() []string {
-	attrs := append([]string{"objectClass"}, w.g.attrs...)
-	for _, a := range []string{w.g.dnAttr, w.g.uidAttr} {
-		if a != "" {
-			attrs = append(attrs, a)
-		}
-	}
-	return attrs
+	return slices.Concat([]string{"objectClass"}, w.g.attrs, w.g.naming())
 }
 
 // read reads the entries of DNs, in their order. One that is not there, or that
@@ -171,12 +204,7 @@ func (w *groupWalk) read(ctx context.Context) ([]*ldap.Entry, error) {
 
 // searchUIDs finds the entries of names, many in one search.
 func (w *groupWalk) searchUIDs(ctx context.Context) ([]*ldap.Entry, error) {
-	base := w.t.set.base
-	for _, q := range w.t.set.lookup {
-		if base == "" && q.name == "alias" {
-			base = q.base
-		}
-	}
+	base := w.t.set.memberBase()
 	var all []*ldap.Entry
 	for uids := range slices.Chunk(w.uids, uidsAtOnce) {
 		var b strings.Builder

@@ -295,11 +295,7 @@ func unsupported(prefix string, s table.Service) error {
 func (t *Table) want(q *query) []string {
 	attrs := q.attrs
 	if q == t.set.lookup[table.Alias] {
-		for _, a := range []string{t.set.groups.dnAttr, t.set.groups.uidAttr} {
-			if a != "" {
-				attrs = append(slices.Clone(attrs), a)
-			}
-		}
+		attrs = slices.Concat(attrs, t.set.groups.naming())
 	}
 	return attrs
 }

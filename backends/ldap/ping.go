@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -26,7 +27,7 @@ func (t *Table) Ping(ctx context.Context) error {
 		all = append(all, t.probe(ctx, q), t.schema.faults(q))
 	}
 	if g := t.set.groups; g.follows() {
-		for _, a := range append([]string{g.dnAttr, g.uidAttr}, g.attrs...) {
+		for _, a := range slices.Concat(g.naming(), g.attrs) {
 			if !t.schema.knows(a) {
 				all = append(all, fmt.Errorf("alias_deref: %w", errNoAttribute(a)))
 			}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -138,7 +139,7 @@ func (s *schema) hopeless(q *query, g groups) error {
 	}
 	attrs := q.attrs
 	if q.service == table.Alias && q.name == "alias" && g.follows() {
-		attrs = append([]string{g.dnAttr, g.uidAttr}, attrs...)
+		attrs = slices.Concat(g.naming(), attrs)
 	}
 	need := 1 // several are alternatives
 	if q.service == table.Credentials || q.service == table.DKIM {

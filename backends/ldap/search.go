@@ -34,6 +34,8 @@ type request struct {
 	limit  int  // entries; 0: maxEntries
 	some   bool // the first entry is all that matters
 
+	members int // how many members of a group may be found; 0: it is no list of members
+
 	encoded []byte              // the filter as it goes to the server; nil: filter tells
 	page    *ldap.ControlPaging // nil: everything at once
 }
@@ -222,6 +224,9 @@ type budget struct{ entries, values, bytes int }
 func (r *request) budget() *budget {
 	if r.limit > 0 {
 		return &budget{r.limit, r.limit, 10 * maxBytes}
+	}
+	if r.members > 0 {
+		return &budget{r.members, maxValues + 10*r.members, maxBytes}
 	}
 	return &budget{maxEntries, maxValues + maxEntries, maxBytes}
 }

@@ -65,8 +65,9 @@ type query struct {
 
 // groups says how members of a group become values of an alias.
 type groups struct {
-	dnAttr     string // holds DNs of members
-	uidAttr    string // holds names of members
+	dnAttr     string   // holds DNs of members
+	uidAttr    string   // holds names of members
+	urlAttrs   []string // hold URLs that give members
 	attrs      []string
 	filter     string // of members reached by DN
 	uidFilter  *filter
@@ -74,7 +75,18 @@ type groups struct {
 }
 
 // follows reports whether groups name their members.
-func (g groups) follows() bool { return g.dnAttr != "" || g.uidAttr != "" }
+func (g groups) follows() bool { return len(g.naming()) > 0 }
+
+// naming returns the attributes that name members.
+func (g groups) naming() []string {
+	var attrs []string
+	for _, a := range []string{g.dnAttr, g.uidAttr} {
+		if a != "" {
+			attrs = append(attrs, a)
+		}
+	}
+	return append(attrs, g.urlAttrs...)
+}
 
 // auth says how a password is tried.
 type auth struct {
@@ -249,6 +261,8 @@ func (s *settings) setGroups(what, value string) (err error) {
 		s.members.filter, err = parseFilter(value, s.name)
 	case "member_uid":
 		g.uidAttr, err = parseAttribute(value)
+	case "member_url":
+		g.urlAttrs, err = parseAttributes(value)
 	case "member_uid_filter":
 		g.uidFilter, err = parseFilter(value, s.name)
 		if err == nil && !g.uidFilter.root.keyed() {

@@ -100,12 +100,13 @@ func (t *Table) areas() []*area {
 		a.add(q, q.filter.any(), append(slices.Clone(t.want(q)), q.filter.root.attributes()...))
 		if q == t.set.lookup[table.Alias] && t.set.groups.follows() {
 			// Members may be anywhere: whatever changes may change a group.
-			base := t.set.base
-			if base == "" {
-				base = q.base
-			}
 			g := t.set.groups
-			find(base, t.set.scope).add(q, "(objectClass=*)", append([]string{g.dnAttr, g.uidAttr, "mail"}, g.attrs...))
+			attrs, scope := slices.Concat(g.naming(), []string{"mail"}, g.attrs), t.set.scope
+			if g.urlAttrs != nil {
+				// So may any attribute that a URL could have in its filter.
+				attrs, scope = append(attrs, "*", "memberOf"), ldap.ScopeWholeSubtree
+			}
+			find(t.set.memberBase(), scope).add(q, "(objectClass=*)", attrs)
 		}
 	}
 	return all
