@@ -33,8 +33,8 @@ type Inbound interface {
 	Certificate(ctx context.Context, r CertificateRequest) (Certificate, error)
 	// Sign makes one TLS signature with the key behind a handle.
 	Sign(ctx context.Context, r SignRequest) ([]byte, error)
-	// Verify judges a peer's certificate chain.
-	Verify(ctx context.Context, r VerifyRequest) (Verdict, error)
+	// Identify judges a client's certificate chain, and says which user it is.
+	Identify(ctx context.Context, r VerifyRequest) (Identity, error)
 	// Authenticate checks a user name and password for a listener.
 	Authenticate(ctx context.Context, r AuthRequest) (AuthReply, error)
 	// Sender says whether an authenticated user may use a reverse-path on a
@@ -154,6 +154,13 @@ type Verdict struct {
 	State    VerdictState
 	Identity string // of a verified peer: the name verified, or the leaf's subject
 	Reason   string // of a failed one: expired, not-yet-valid, unknown-authority, wrong-name, wrong-usage, malformed
+}
+
+// Identity is who a client is by its certificate.
+type Identity struct {
+	Verdict Verdict
+	User    string // empty: the listener has no cert-auth, or the certificate is nobody's
+	By      string // the identity that User was found by, for logs
 }
 
 // AuthRequest is one attempt to authenticate.

@@ -42,9 +42,9 @@ func (r remoteInbound) Sign(ctx context.Context, req SignRequest) ([]byte, error
 	return rpc.Invoke[SignRequest, []byte](ctx, r.c, "Inbound.Sign", req)
 }
 
-// Verify implements Inbound.
-func (r remoteInbound) Verify(ctx context.Context, req VerifyRequest) (Verdict, error) {
-	return rpc.InvokeRetry[VerifyRequest, Verdict](ctx, r.c, "Inbound.Verify", req)
+// Identify implements Inbound.
+func (r remoteInbound) Identify(ctx context.Context, req VerifyRequest) (Identity, error) {
+	return rpc.InvokeRetry[VerifyRequest, Identity](ctx, r.c, "Inbound.Identify", req)
 }
 
 // Authenticate implements Inbound.

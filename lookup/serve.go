@@ -52,13 +52,13 @@ func (e *inboundEdge) Sign(c *rpc.Call[SignRequest], r *rpc.Reply[[]byte]) error
 	})
 }
 
-// Verify serves Inbound.Verify.
-func (e *inboundEdge) Verify(c *rpc.Call[VerifyRequest], r *rpc.Reply[Verdict]) error {
-	return rpc.Do(c, r, func(ctx context.Context, req VerifyRequest) (Verdict, error) {
+// Identify serves Inbound.Identify.
+func (e *inboundEdge) Identify(c *rpc.Call[VerifyRequest], r *rpc.Reply[Identity]) error {
+	return rpc.Do(c, r, func(ctx context.Context, req VerifyRequest) (Identity, error) {
 		if req.Use != UseClient || req.Action != "" {
-			return Verdict{}, fmt.Errorf("%w: not a client's certificate", rpc.ErrInvalid)
+			return Identity{}, fmt.Errorf("%w: not a client's certificate", rpc.ErrInvalid)
 		}
-		return e.in.Verify(ctx, req)
+		return e.in.Identify(ctx, req)
 	})
 }
 

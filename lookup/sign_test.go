@@ -146,7 +146,7 @@ func TestEdgesRefuse(t *testing.T) {
 	if _, err := out.Certificate(t.Context(), CertificateRequest{}); !errors.Is(err, rpc.ErrInvalid) {
 		t.Errorf("mta asks for a server certificate: %v", err)
 	}
-	if _, err := in.Verify(t.Context(), VerifyRequest{Use: UseServer, Chain: [][]byte{{1}}}); !errors.Is(err, rpc.ErrInvalid) {
+	if _, err := in.Identify(t.Context(), VerifyRequest{Use: UseServer, Chain: [][]byte{{1}}}); !errors.Is(err, rpc.ErrInvalid) {
 		t.Errorf("smtpd verifies a server: %v", err)
 	}
 	if _, err := out.Verify(t.Context(), VerifyRequest{Use: UseClient, Chain: [][]byte{{1}}}); !errors.Is(err, rpc.ErrInvalid) {

@@ -253,11 +253,11 @@ func TestVerifyHandshake(t *testing.T) {
 		}
 		return out
 	}
-	v, err := in.Verify(t.Context(), VerifyRequest{Use: UseClient, Chain: raw(srv.PeerCertificates)})
-	if v != (Verdict{State: Verified, Identity: "CN=peer.example"}) || err != nil {
-		t.Errorf("client: %+v, %v", v, err)
+	id, err := in.Identify(t.Context(), VerifyRequest{Use: UseClient, Chain: raw(srv.PeerCertificates)})
+	if id.Verdict != (Verdict{State: Verified, Identity: "CN=peer.example"}) || err != nil {
+		t.Errorf("client: %+v, %v", id, err)
 	}
-	v, err = out.Verify(t.Context(), VerifyRequest{Use: UseServer, Action: "out", Name: "mx.example.org", Chain: raw(cli.PeerCertificates)})
+	v, err := out.Verify(t.Context(), VerifyRequest{Use: UseServer, Action: "out", Name: "mx.example.org", Chain: raw(cli.PeerCertificates)})
 	if v != (Verdict{State: Verified, Identity: "mx.example.org"}) || err != nil {
 		t.Errorf("server: %+v, %v", v, err)
 	}

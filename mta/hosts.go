@@ -32,8 +32,6 @@ func (m *MTA) hosts(ctx context.Context, route *lookup.Route, domain string) ([]
 	switch {
 	case route.BackupMX != "":
 		return nil, deferred("4.3.5", "relaying as a backup MX is not supported yet")
-	case route.Present:
-		return nil, deferred("4.3.5", "client certificates are not supported yet")
 	case len(route.Hosts) > 0:
 		return relayHosts(route)
 	}

@@ -2,8 +2,12 @@ package mta
 
 import (
 	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -17,6 +21,7 @@ type memLookup struct {
 	route     lookup.Route
 	routeErr  error
 	byDomain  map[string]lookup.Route
+	own       *tls.Certificate
 	roots     *x509.CertPool
 	verifyErr error
 	creds     map[string]lookup.Credentials
@@ -43,12 +48,27 @@ func (l *memLookup) Route(_ context.Context, r lookup.RouteRequest) (lookup.Rout
 	return l.route, l.routeErr
 }
 
-func (l *memLookup) Certificate(context.Context, lookup.CertificateRequest) (lookup.Certificate, error) {
-	return lookup.Certificate{}, errors.New("not expected")
+// Certificate gives out own, to whoever asks for it by the right names.
+func (l *memLookup) Certificate(_ context.Context, r lookup.CertificateRequest) (lookup.Certificate, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.own == nil {
+		return lookup.Certificate{}, errors.New("no certificate")
+	}
+	if r.Action == "" || r.ServerName == "" || len(r.Schemes) == 0 {
+		return lookup.Certificate{}, fmt.Errorf("asked for %+v", r)
+	}
+	return lookup.Certificate{Chain: l.own.Certificate, Handle: "c.own"}, nil
 }
 
-func (l *memLookup) Sign(context.Context, lookup.SignRequest) ([]byte, error) {
-	return nil, errors.New("not expected")
+func (l *memLookup) Sign(_ context.Context, r lookup.SignRequest) ([]byte, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	key, ok := l.own.PrivateKey.(crypto.Signer)
+	if !ok || r.Handle != "c.own" {
+		return nil, errors.New("no such key")
+	}
+	return key.Sign(rand.Reader, r.Digest, r.Hash)
 }
 
 func (l *memLookup) Verify(_ context.Context, r lookup.VerifyRequest) (lookup.Verdict, error) {

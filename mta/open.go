@@ -151,7 +151,7 @@ func (m *MTA) place(ctx context.Context, addr string) *refusal {
 // sent: the one place that carries out an opening.
 func (m *MTA) introduce(ctx context.Context, l *link, d *destination, h *host, o opening,
 	log *slog.Logger) (ch channel, ref *refusal) {
-	look := &inspection{mta: m, ctx: ctx, action: d.action, host: h}
+	look := &inspection{mta: m, ctx: ctx, dest: d, host: h}
 	if o == fromStart {
 		if ch, ref = look.secure(ctx, l, l.handshake, log); ref != nil {
 			return ch, ref

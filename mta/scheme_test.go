@@ -264,7 +264,6 @@ func TestRefusedSchemes(t *testing.T) {
 		{"smtp+notls", lookup.Route{}, "unknown relay scheme"},
 		{"", lookup.Route{}, "unknown relay scheme"},
 		{"tls", lookup.Route{BackupMX: "mx2.example"}, "not supported yet"},
-		{"tls", lookup.Route{Present: true}, "not supported yet"},
 	}
 	for _, tt := range tests {
 		w := newWorld(t)

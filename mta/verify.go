@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"tabard/internal/address"
 	"tabard/lookup"
 )
 
@@ -17,21 +18,49 @@ import (
 type inspection struct {
 	mta     *MTA
 	ctx     context.Context // of the session being opened; tls's callback has none
-	action  string
+	dest    *destination
 	host    *host
 	verdict lookup.Verdict
-	err     error // why the handshake was stopped
+	err     error  // why the handshake was stopped
+	shown   string // subject of our own certificate, if the server wanted it
 }
 
 // config returns the TLS configuration for the handshake. crypto/tls verifies
 // nothing itself: chain, names and trust anchors are lookup's business.
 func (i *inspection) config() *tls.Config {
-	return &tls.Config{
+	cfg := &tls.Config{
 		ServerName:         i.host.name,
 		InsecureSkipVerify: true,
 		VerifyConnection:   i.inspect,
 		MinVersion:         tls.VersionTLS12,
 	}
+	if i.dest.route.Present {
+		cfg.GetClientCertificate = i.present
+	}
+	return cfg
+}
+
+// present is asked for our certificate when the server wants one. The one that
+// the action names is shown to whoever asks; where there is none to show, the
+// handshake ends: going on as nobody is not what was configured.
+func (i *inspection) present(r *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	ctx, cancel := context.WithTimeout(i.ctx, i.mta.cfg.Timeouts.Lookup)
+	defer cancel()
+	req := lookup.CertificateRequest{Action: i.dest.action, ServerName: i.dest.helo}
+	for _, scheme := range r.SignatureSchemes {
+		req.Schemes = append(req.Schemes, uint16(scheme))
+	}
+	own, err := i.mta.lookup.Certificate(ctx, req)
+	var cert *tls.Certificate
+	if err == nil {
+		cert, err = lookup.TLSCertificate(i.ctx, i.mta.lookup, own)
+	}
+	if err != nil {
+		i.err = fmt.Errorf("client certificate for %s: %w", i.host.name, err)
+		return nil, i.err
+	}
+	i.shown = cert.Leaf.Subject.String()
+	return cert, nil
 }
 
 func (i *inspection) inspect(state tls.ConnectionState) error {
@@ -42,7 +71,7 @@ func (i *inspection) inspect(state tls.ConnectionState) error {
 	ctx, cancel := context.WithTimeout(i.ctx, i.mta.cfg.Timeouts.Lookup)
 	defer cancel()
 	verdict, err := i.mta.lookup.Verify(ctx, lookup.VerifyRequest{
-		Action: i.action, Use: lookup.UseServer, Name: i.host.name, Chain: chain,
+		Action: i.dest.action, Use: lookup.UseServer, Name: i.host.name, Chain: chain,
 	})
 	if err != nil {
 		verdict = lookup.Verdict{State: lookup.Unchecked}
@@ -101,6 +130,9 @@ func (i *inspection) secure(ctx context.Context, l *link,
 		attrs = append(attrs, "reason", i.verdict.Reason)
 	}
 	log.Info("mta cert-check", attrs...)
+	if i.shown != "" {
+		log.Info("mta cert-shown", "subject", address.OneLine(i.shown, 255))
+	}
 	return channel{encrypted: true, verdict: i.verdict}, nil
 }
 

@@ -3,6 +3,7 @@ package smtpd
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,23 +19,32 @@ import (
 // with 421.
 const maxAuthFailures = 3
 
-// AuthMechanisms offers passwords under TLS only (RFC 4954 section 4).
+// AuthMechanisms offers passwords under TLS only (RFC 4954 section 4), and
+// EXTERNAL to a client whose certificate is somebody's. Such a client is
+// authenticated already, and may still log in as somebody else.
 func (s *session) AuthMechanisms() []string {
-	if s.c.ln.Auth == config.AuthNone || s.c.tls == nil || s.user != "" {
+	if s.c.tls == nil || s.authenticated {
 		return nil
 	}
-	return []string{sasl.Plain, sasl.Login}
+	var all []string
+	if s.cert.user != "" {
+		all = append(all, sasl.External)
+	}
+	if s.c.ln.Auth != config.AuthNone {
+		all = append(all, sasl.Plain, sasl.Login)
+	}
+	return all
 }
 
 // noAuth refuses AUTH where it is not offered.
 func (s *session) noAuth() bool {
 	c := s.c
 	switch {
-	case c.ln.Auth == config.AuthNone:
+	case c.ln.Auth == config.AuthNone && !c.ln.HasCertAuth || c.tls != nil && !s.authenticated && len(s.AuthMechanisms()) == 0:
 		c.reply(503, "5.5.1", "Authentication is not offered here")
 	case c.tls == nil:
 		c.reply(538, "5.7.11", "Encryption required for authentication: use STARTTLS")
-	case s.user != "":
+	case s.authenticated:
 		c.reply(503, "5.5.1", "Already authenticated")
 	case s.tx != nil:
 		c.reply(503, "5.5.1", "AUTH is not allowed during a mail transaction")
@@ -46,11 +56,14 @@ func (s *session) noAuth() bool {
 
 // Auth begins one attempt.
 func (s *session) Auth(mechanism string) (sasl.Server, error) {
-	switch mechanism {
-	case sasl.Plain:
-		return plainServer{sasl.NewPlainServer(s.authenticatePlain)}, nil
-	case sasl.Login:
+	offered := slices.Contains(s.AuthMechanisms(), mechanism)
+	switch {
+	case mechanism == sasl.Plain && offered:
+		return saslServer{sasl.NewPlainServer(s.authenticatePlain)}, nil
+	case mechanism == sasl.Login && offered:
 		return &loginServer{done: s.authenticate}, nil
+	case mechanism == sasl.External && offered:
+		return saslServer{sasl.NewExternalServer(s.external)}, nil
 	}
 	return nil, refuse(504, smtp.EnhancedCode{5, 5, 4}, "Unrecognized authentication mechanism")
 }
@@ -82,6 +95,7 @@ func (s *session) authenticate(user, password string) error {
 	if s.user = r.User; s.user == "" {
 		s.user = user
 	}
+	s.authenticated, s.byPassword = true, true
 	s.logAuth(user, "ok")
 	return nil
 }
@@ -112,12 +126,12 @@ func (c *conn) pause(d time.Duration) {
 	}
 }
 
-// plainServer gives go-sasl's PLAIN the SMTP reply for a response that is not
-// three fields.
-type plainServer struct{ sasl.Server }
+// saslServer gives go-sasl's servers the SMTP reply for a response that is
+// malformed.
+type saslServer struct{ sasl.Server }
 
 // Next takes the client's response.
-func (p plainServer) Next(response []byte) ([]byte, bool, error) {
+func (p saslServer) Next(response []byte) ([]byte, bool, error) {
 	challenge, done, err := p.Server.Next(response)
 	var reply *smtp.SMTPError
 	if err != nil && !errors.As(err, &reply) {

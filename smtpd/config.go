@@ -27,6 +27,7 @@ type Listener struct {
 	Name                 string // for logs
 	TLS                  config.TLSMode
 	Verify               config.Verify // what is asked of client certificates
+	HasCertAuth          bool          // cert-auth: certificates log in
 	HasPKI               bool          // lookup has certificates for this listener; without, TLS is not offered
 	Auth                 config.AuthMode
 	HasSenders           bool // lookup.Sender is to be asked about authenticated users
@@ -79,7 +80,7 @@ func fromListener(l *config.Listener) Listener {
 		name = "socket"
 	}
 	return Listener{
-		Name: name, TLS: l.TLS, Verify: l.Verify, Auth: l.Auth, Tag: l.Tag, Hostname: l.Hostname,
+		Name: name, TLS: l.TLS, Verify: l.Verify, HasCertAuth: l.CertAuth != "", Auth: l.Auth, Tag: l.Tag, Hostname: l.Hostname,
 		HasPKI: len(l.PKINames) > 0 || len(l.PKITables) > 0, HasSenders: l.Senders != "", HasHostnames: l.Hostnames != "",
 		MaskSource: l.MaskSource, ReceivedAuth: l.ReceivedAuth, NoDSN: l.NoDSN,
 		NormalizeBareNewline: l.NormalizeBareNewline, Socket: l.Socket,

@@ -33,6 +33,7 @@ type fakeLookup struct {
 	sender    func(lookup.SenderRequest) (lookup.SenderReply, error)
 	connect   func(context.Context, lookup.ConnectRequest) (lookup.ConnectReply, error)
 	verdict   lookup.Verdict
+	identify  func(lookup.VerifyRequest) (lookup.Identity, error)
 	asking    func() // called at each question for a certificate
 }
 
@@ -76,8 +77,11 @@ func (f *fakeLookup) Sign(_ context.Context, r lookup.SignRequest) ([]byte, erro
 	return key.Sign(rand.Reader, r.Digest, opts)
 }
 
-func (f *fakeLookup) Verify(context.Context, lookup.VerifyRequest) (lookup.Verdict, error) {
-	return f.verdict, nil
+func (f *fakeLookup) Identify(_ context.Context, r lookup.VerifyRequest) (lookup.Identity, error) {
+	if f.identify != nil {
+		return f.identify(r)
+	}
+	return lookup.Identity{Verdict: f.verdict}, nil
 }
 
 func (f *fakeLookup) Authenticate(_ context.Context, r lookup.AuthRequest) (lookup.AuthReply, error) {

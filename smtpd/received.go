@@ -28,7 +28,7 @@ func (s *session) received(buf []byte, tx *transaction, id string, now time.Time
 		buf = append(buf, " ("...)
 		buf = append(buf, cipherText(c.tls.ConnectionState())...)
 		buf = append(buf, ':')
-		buf = append(buf, s.verdict.State.String()...)
+		buf = append(buf, s.cert.verdict.State.String()...)
 		buf = append(buf, ')')
 	}
 	if c.ln.ReceivedAuth && s.user != "" {

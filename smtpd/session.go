@@ -20,13 +20,16 @@ import (
 type session struct {
 	c        *conn
 	srv      *Server
-	helo     string // empty until the client has said who it is, and again after STARTTLS
-	extended bool   // EHLO
-	user     string // authenticated
-	verdict  lookup.Verdict
-	mails    int // messages accepted
-	failures int // of AUTH
+	helo     string     // empty until the client has said who it is, and again after STARTTLS
+	extended bool       // EHLO
+	user     string     // authenticated, by AUTH or by certificate
+	cert     clientCert // of the client
+	mails    int        // messages accepted
+	failures int        // of AUTH
 	tx       *transaction
+
+	authenticated bool // by AUTH
+	byPassword    bool // which outlives the certificate
 }
 
 var _ smtp.AuthSession = (*session)(nil)
@@ -88,8 +91,13 @@ func (s *session) mayMail() *smtp.SMTPError {
 	switch {
 	case ln.TLS == config.TLSRequire && s.c.tls == nil:
 		return refuse(530, smtp.EnhancedCode{5, 7, 0}, "Must issue a STARTTLS command first")
-	case ln.Verify == config.VerifyRequire && s.c.tls != nil && s.verdict.State != lookup.Verified:
-		return refuse(550, smtp.EnhancedCode{5, 7, 1}, "Client certificate "+s.verdict.State.String()+" "+s.verdict.Reason)
+	}
+	if e := s.stillIdentified(); e != nil {
+		return e
+	}
+	switch {
+	case ln.Verify == config.VerifyRequire && s.c.tls != nil && s.cert.verdict.State != lookup.Verified:
+		return refuse(550, smtp.EnhancedCode{5, 7, 1}, strings.TrimSpace("Client certificate "+s.cert.verdict.State.String()+" "+s.cert.verdict.Reason))
 	case ln.Auth == config.AuthRequire && s.user == "":
 		return refuse(530, smtp.EnhancedCode{5, 7, 0}, "Must issue an AUTH command first")
 	case s.mails >= s.srv.cfg.MaxMails:
@@ -251,7 +259,7 @@ func (s *session) facts() lookup.Session {
 	c := s.c
 	return lookup.Session{
 		ID: c.id, Listener: c.ln.Index, Socket: c.peer.socket, Remote: c.peer.remote.Addr(), RDNS: c.rdns(),
-		Helo: s.helo, TLS: c.tls != nil, Peer: s.verdict, User: s.user,
+		Helo: s.helo, TLS: c.tls != nil, Peer: s.cert.verdict, User: s.user,
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 
 	"tabard/internal/address"
 	"tabard/internal/config"
-	"tabard/lookup"
 )
 
 // offersTLS reports whether STARTTLS makes sense now (RFC 3207 section 4.2: not
@@ -61,11 +60,11 @@ func (c *conn) handshake() bool {
 	c.br.Reset(network{c})
 	s := c.sess
 	s.Reset()
-	s.helo, s.user, s.verdict = "", "", lookup.Verdict{}
+	s.forgetClient()
 	c.command = c.command[:0]
 	state := tc.ConnectionState()
 	c.event("smtp tls", slog.String("ciphers", cipherText(state)), slog.String("name", address.OneLine(state.ServerName, 255)))
-	c.verifyPeer(state)
+	s.presented(state)
 	return true
 }
 
@@ -89,28 +88,6 @@ func (c *conn) handshakeFailed(err error) {
 func cipherText(state tls.ConnectionState) string {
 	version := strings.Replace(tls.VersionName(state.Version), " ", "v", 1)
 	return version + ":" + tls.CipherSuiteName(state.CipherSuite)
-}
-
-// verifyPeer lets lookup judge a client certificate, where one was asked for.
-// The verdict is a fact for Received and rules; mayMail acts on it.
-func (c *conn) verifyPeer(state tls.ConnectionState) {
-	if c.ln.Verify == config.VerifyNone || len(state.PeerCertificates) == 0 {
-		return
-	}
-	chain := make([][]byte, len(state.PeerCertificates))
-	for i, cert := range state.PeerCertificates {
-		chain[i] = cert.Raw
-	}
-	ctx, cancel := c.sess.asking()
-	defer cancel()
-	v, err := c.srv.lookup.Verify(ctx, lookup.VerifyRequest{Listener: c.ln.Index, Use: lookup.UseClient, Chain: chain})
-	if err != nil {
-		c.warn("smtp lookup failed", slog.String("question", "verify"), slog.String("error", err.Error()))
-		v = lookup.Verdict{Reason: "for now"}
-	}
-	c.sess.verdict = v
-	c.event("smtp cert-check", slog.String("result", v.State.String()), slog.String("identity", address.OneLine(v.Identity, 255)),
-		slog.String("reason", address.OneLine(v.Reason, 255)))
 }
 
 // tlsConfig is the configuration of a listener's handshakes.

@@ -30,7 +30,6 @@ func pkiGaps() []gap[PKI] {
 func listenerGaps() []gap[Listener] {
 	return []gap[Listener]{
 		{"auth without a table (system accounts)", func(l *Listener) bool { return l.Auth != AuthNone && l.AuthTable == "" }},
-		{"client certificates on listeners (verify, cert-auth)", func(l *Listener) bool { return l.Verify != VerifyNone || l.CertAuth != "" }},
 		{"senders masquerade", func(l *Listener) bool { return l.Masquerade }},
 		{"proxy-v2", func(l *Listener) bool { return l.ProxyV2 }},
 		{"ciphers and protocols", func(l *Listener) bool { return l.Ciphers != "" || l.Protocols != "" }},
@@ -45,7 +44,6 @@ func actionGaps(c *Config) []gap[Action] {
 		{"backup MX", func(a *Action) bool { return a.Backup || c.namesBackup(a) }},
 		{"tls-policy", func(a *Action) bool { return a.TLSPolicy != "" }},
 		{"insecure-auth", func(a *Action) bool { return a.InsecureAuth }},
-		{"client certificates on relay actions (pki)", func(a *Action) bool { return a.PKIName != "" || a.PKITable != "" }},
 		{"ciphers and protocols", func(a *Action) bool { return a.Ciphers != "" || a.Protocols != "" }},
 		{"filters", func(a *Action) bool { return len(a.Filters) > 0 }},
 		{"srs", func(a *Action) bool { return a.SRS }},
