@@ -67,7 +67,7 @@ func TestWatchOwnSchema(t *testing.T) {
 	}{
 		{`INSERT INTO aliases (address, target) VALUES ('Root', 'a')`, []string{"alias Root"}},
 		{`UPDATE aliases SET address = 'x y' WHERE address = 'Root'`, []string{"alias Root", "alias x y"}},
-		{`INSERT INTO users (name) VALUES ('u')`, []string{"credentials u", "userinfo u", "string u"}},
+		{`INSERT INTO users (name) VALUES ('u')`, []string{"certauth ", "credentials u", "userinfo u", "string u"}},
 		{`INSERT INTO certificates (name, chain) VALUES ('mx', 'c')`, []string{"cert mx"}},
 		{`INSERT INTO domains SELECT 'd' || n FROM generate_series(1, 10000) n`, []string{"domain "}},
 		{`UPDATE domains SET created = now()`, []string{"domain "}},

@@ -121,6 +121,20 @@ func Senders() Kind {
 	}
 }
 
+// Identities are client certificates that log in.
+func Identities() Kind {
+	return Kind{
+		Name: "identity", Columns: []string{"identity", "user"}, Needs: []string{"identity", "user"},
+		table: "client_identities", group: "identity", unique: []string{"identity"}, taken: []string{"identity"}, folded: []string{"identity"}, update: true,
+		plan: func(heading) (plan, error) {
+			return plan{stored: []string{"identity", "user"}, row: func(f fields) ([]any, error) {
+				r, err := IdentityRow{f.get("identity"), f.get("user")}.normal()
+				return []any{r.Identity, r.User}, err
+			}}, nil
+		},
+	}
+}
+
 // Relays are relay routes, one on a line.
 func Relays() Kind {
 	return Kind{

@@ -71,7 +71,7 @@ func TestDialects(t *testing.T) {
 				"relays and senders": testRelaysAndSenders, "certificates": testCertificates,
 				"authorities": testAuthorities, "rollback": testRollback,
 				"import": testImport, "bad lines": testImportBad, "headings": testImportHeading,
-				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs,
+				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "identities": testIdentities,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open) })
 			}
@@ -147,7 +147,17 @@ func testUsers(t *testing.T, opened opener) {
 	if diff := cmp.Diff(want, users); diff != "" || err != nil {
 		t.Errorf("%v\n%s", err, diff)
 	}
+	must(t, d.AddIdentity(ctx, IdentityRow{"DNS:Printer.example", "Bob@example.org"}), d.AddIdentity(ctx, IdentityRow{"email:x@example.org", "nobody"}))
+	if user, err := tab.CertUser(ctx, "dns:printer.example"); err != nil || user != "bob@example.org" {
+		t.Errorf("user of a certificate: %q, %v", user, err)
+	}
 	must(t, d.EnableUser(ctx, "bob@example.org", false))
+	if user, err := tab.CertUser(ctx, "dns:printer.example"); !errors.Is(err, table.ErrNotFound) {
+		t.Errorf("certificate of a disabled user: %q, %v", user, err)
+	}
+	if user, err := tab.CertUser(ctx, "email:x@example.org"); err != nil || user != "nobody" {
+		t.Errorf("certificate of a user without a row: %q, %v", user, err)
+	}
 	_, err = tab.Credentials(ctx, "bob@example.org")
 	is(t, err, table.ErrNotFound)
 	must(t, d.RemoveUser(ctx, "bob@example.org"))
@@ -315,4 +325,26 @@ func testRollback(t *testing.T, opened opener) {
 	if names, err := d.ListDomains(ctx); err != nil || len(names) != 1 {
 		t.Errorf("domains = %q, %v", names, err)
 	}
+}
+
+func testIdentities(t *testing.T, opened opener) {
+	ctx := t.Context()
+	d, _, _ := opened(t)
+	colons := strings.TrimSuffix(strings.Repeat("AB:", 32), ":")
+	must(t, d.AddIdentity(ctx, IdentityRow{"sha256:" + colons, "ann"}), d.AddIdentity(ctx, IdentityRow{"dn:CN=Printer 7,O=Example", "ann"}))
+	is(t, d.AddIdentity(ctx, IdentityRow{"sha256:" + strings.Repeat("ab", 32), "bob"}), ErrExists)
+	for _, bad := range []string{"", "printer", "cn:x", "dns:", "sha256:abc", "sha256:" + strings.Repeat("xy", 32), "dns:a\nb", "dn:" + strings.Repeat("x", 2000)} {
+		if err := d.AddIdentity(ctx, IdentityRow{bad, "ann"}); err == nil {
+			t.Errorf("identity %q accepted", bad)
+		}
+	}
+	if _, bad, err := imports(t, d, Identities(), "identity,user\ndns:a.example,ann\nx,ann\n", ImportOptions{KeepGoing: true}); err != nil || !strings.HasPrefix(bad, `3: identity "x": want`) {
+		t.Errorf("import: %q, %v", bad, err)
+	}
+	want := []IdentityRow{{"dn:cn=printer 7,o=example", "ann"}, {"dns:a.example", "ann"}, {"sha256:" + strings.Repeat("ab", 32), "ann"}}
+	if all, err := d.ListIdentities(ctx); err != nil || !cmp.Equal(all, want) {
+		t.Errorf("list %v, %v", all, err)
+	}
+	must(t, d.RemoveIdentity(ctx, "SHA256:"+colons))
+	is(t, d.RemoveIdentity(ctx, "dns:b.example"), ErrNone)
 }

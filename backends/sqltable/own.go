@@ -22,8 +22,11 @@ WHERE fold(label) = {key} AND NOT EXISTS (SELECT 1 FROM users WHERE fold(name) =
 	ownAddrName  = `SELECT hostname FROM hostnames WHERE fold(address) IN ({key}, trim({key}, '[]')) ORDER BY address LIMIT 1`
 	ownNetAddr   = `SELECT cidr FROM networks WHERE fold(cidr) IN ({key}, trim({key}, '[]')) LIMIT 1`
 	ownCert      = `SELECT chain, key FROM certificates WHERE fold(name) = {key} ORDER BY id`
-	ownDKIM      = `SELECT selector, key FROM dkim_keys WHERE fold(domain) = {key} ORDER BY selector`
-	ownConfig    = `SELECT body FROM configs WHERE fold(name) = {key} ORDER BY version DESC LIMIT 1`
+	// A certificate may be of a user who has no row; a disabled one stays out.
+	ownCertAuth = `SELECT "user" FROM client_identities WHERE fold(identity) = {key}
+AND NOT EXISTS (SELECT 1 FROM users WHERE fold(name) = fold("user") AND enabled = FALSE)`
+	ownDKIM   = `SELECT selector, key FROM dkim_keys WHERE fold(domain) = {key} ORDER BY selector`
+	ownConfig = `SELECT body FROM configs WHERE fold(name) = {key} ORDER BY version DESC LIMIT 1`
 )
 
 // ownLookups answer one key. String, the service behind `match auth`, asks for
@@ -39,7 +42,7 @@ func ownLookups() map[table.Service]string {
 		table.Source:      `SELECT address FROM sources WHERE fold(address) = {key}`,
 		table.String:      `SELECT name FROM users WHERE fold(name) = {key} AND enabled = TRUE`,
 		table.CA:          `SELECT pem FROM authorities WHERE fold(name) = {key}`,
-		table.CertAuth:    `SELECT "user" FROM client_identities WHERE fold(identity) = {key}`,
+		table.CertAuth:    ownCertAuth,
 		table.TLSPolicy:   `SELECT policy FROM tls_policies WHERE fold(domain) = {key}`,
 	}
 }
