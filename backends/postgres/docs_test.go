@@ -1,6 +1,7 @@
 package postgres
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -45,6 +46,34 @@ func TestManualSQL(t *testing.T) {
 		t.Errorf("with the rights of the manual: %v", err)
 	}
 	exec(t, conn, "DROP OWNED BY tabard_manual; DROP ROLE tabard_manual")
+}
+
+// The files for PostgreSQL that the manual's page on queries shows are asked over
+// their schema.
+func TestManualQueries(t *testing.T) {
+	url := pgtest.Database(t)
+	exec(t, connect(t, url), `CREATE EXTENSION pgcrypto;
+CREATE TABLE users (local text, domain text, password text, active boolean); CREATE TABLE aliases (local text, domain text, target text, active boolean);
+INSERT INTO users VALUES ('alice', 'example.org', crypt('geheim', gen_salt('bf', 4)), true);
+INSERT INTO aliases VALUES ('info', 'example.org', 'alice@example.org', true), ('old', 'example.org', 'alice@example.org', false)`)
+	conf := ""
+	for _, b := range regexp.MustCompile("(?s)```conf\nconninfo [^\n]*\n(.*?)```").FindAllStringSubmatch(readDoc(t, "sql.md"), -1) {
+		conf += b[1]
+	}
+	tab := openTable(t, writeConf(t, url, conf))
+	if err := tab.Ping(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for key, want := range map[string]string{"info@example.org": "alice@example.org", "old@example.org": "", "@example.org": "", "info": ""} {
+		if got, err := tabletest.Print(t.Context(), tab, table.Alias, key); got != want || want == "" && !errors.Is(err, table.ErrNotFound) {
+			t.Errorf("%q = %q, %v; want %q", key, got, err, want)
+		}
+	}
+	for password, want := range map[string]bool{"geheim": true, "wrong": false} {
+		if ok, err := tab.Authenticate(t.Context(), "alice@example.org", password); ok != want || err != nil {
+			t.Errorf("%q: %v, %v", password, ok, err)
+		}
+	}
 }
 
 // The example works with its schema, and tells of changes.

@@ -5,16 +5,17 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"tabard/table"
 	"tabard/table/tabletest"
 )
 
-// docBlocks returns the blocks of a language in docs/tables.md.
-func docBlocks(t *testing.T, lang string) []string {
+// docBlocks returns the blocks of a language in a page of the manual.
+func docBlocks(t *testing.T, page, lang string) []string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "tables.md"))
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,7 @@ func TestManualSQL(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "mail.db")
 	db, tab := newDB(t, path), openTable(t, path)
-	for _, block := range docBlocks(t, "sql") {
+	for _, block := range docBlocks(t, "tables.md", "sql") {
 		exec(t, db, block)
 	}
 	for _, tt := range []struct {
@@ -65,11 +66,39 @@ func TestManualSQL(t *testing.T) {
 	}
 }
 
+// The file that the manual shows is asked over its schema.
 func TestManualConf(t *testing.T) {
-	for _, block := range docBlocks(t, "conf") {
-		src, err := parseConf(block)
-		if err != nil || src.queries.Empty() {
-			t.Errorf("%v\n%s", err, block)
+	ctx := context.Background()
+	dir := t.TempDir()
+	path := filepath.Join(dir, "mail.sqlite")
+	exec(t, rawDB(t, path), `CREATE TABLE domains (name, active); CREATE TABLE aliases (local, domain, target);
+CREATE TABLE users (local, domain, password, active); CREATE TABLE transports (destination, nexthop); CREATE TABLE outgoing (address);
+INSERT INTO domains VALUES ('example.org', 1); INSERT INTO users VALUES ('alice', 'example.org', '$6$x', 1);
+INSERT INTO aliases VALUES ('info', 'example.org', 'alice@example.org'), ('info', 'example.org', 'bob@example.com');
+INSERT INTO transports VALUES ('partner.example', 'mx.partner.example'); INSERT INTO outgoing VALUES ('192.0.2.1')`)
+	conf := docBlocks(t, "sql.md", "conf")[0]
+	tab := openTable(t, writeFile(t, filepath.Join(dir, "t.conf"), strings.Replace(conf, "/var/lib/mail/mail.sqlite", path, 1)))
+	if err := tab.Ping(ctx); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		s         table.Service
+		key, want string
+	}{
+		{table.Alias, "info@example.org", "alice@example.org bob@example.com"},
+		{table.Credentials, "alice@example.org", "alice@example.org $6$x"},
+		{table.UserInfo, "alice@example.org", `5000 5000 "/var/vmail/example.org/alice"`},
+		{table.MailAddrMap, "alice@example.org", "info@example.org"},
+		{table.RelayHost, "partner.example", "tls://mx.partner.example"},
+	} {
+		if got, err := tabletest.Print(ctx, tab, tt.s, tt.key); err != nil || got != tt.want {
+			t.Errorf("%s %q = %q, %v; want %q", tt.s, tt.key, got, err, tt.want)
 		}
+	}
+	if ok, err := tab.Check(ctx, table.Domain, "example.org"); !ok || err != nil {
+		t.Errorf("domain: %v, %v", ok, err)
+	}
+	if ips, err := tab.FetchSources(ctx); err != nil || len(ips) != 1 {
+		t.Errorf("sources = %v, %v", ips, err)
 	}
 }
