@@ -113,7 +113,7 @@ func setSQL(q *sqltable.Query, width int) string {
 		if len(q.Parts) == 1 {
 			return "(tabard_keys.value||'')"
 		}
-		return fmt.Sprintf("((tabard_keys.value->>%d)||'')", slices.Index(q.Parts, part))
+		return fmt.Sprintf("(tabard_keys.value->>%d)", slices.Index(q.Parts, part))
 	})
 	return fmt.Sprintf(setFormat, strings.Join(names, ", "), inner, sqltable.MaxRows+1, strings.Join(values, ", "))
 }
