@@ -29,7 +29,10 @@ func newAsker(p *pool, queries *sqltable.Queries, g gather.Options) *asker {
 		}
 		a.lists[q] = gather.New(func(ctx context.Context, waiting []struct{}) ([][]table.Row, error) {
 			rows, err := a.One(ctx, q, nil)
-			return slices.Repeat([][]table.Row{rows}, len(waiting)), err
+			if err != nil {
+				return nil, err
+			}
+			return slices.Repeat([][]table.Row{rows}, len(waiting)), nil
 		}, g)
 	}
 	return a
@@ -42,10 +45,13 @@ func (a *asker) One(ctx context.Context, q *sqltable.Query, args []any) ([]table
 		rows, err = l.one(ctx, q, args)
 		return err
 	})
-	if err != nil && q.Secret() {
-		err = withoutValues(err)
+	switch {
+	case err == nil:
+		return rows, nil
+	case q.Secret():
+		return nil, withoutValues(err)
 	}
-	return rows, err
+	return nil, err // and not rows: after a caller who gave up, they may yet come
 }
 
 // Many implements sqltable.Asker.
@@ -55,7 +61,10 @@ func (a *asker) Many(ctx context.Context, q *sqltable.Query, keys []string) ([][
 		all, err = l.many(ctx, q, keys)
 		return err
 	})
-	return all, err
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
 }
 
 // List implements sqltable.Asker.
