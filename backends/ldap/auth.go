@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-ldap/ldap/v3"
 )
@@ -35,8 +37,14 @@ func (t *Table) Authenticate(ctx context.Context, user, password string) (bool, 
 		return t.bind(ctx, dn, password, true)
 	}
 	dn, err := t.findUser(ctx, user)
-	if err != nil || dn == "" {
+	if err != nil {
 		return false, err
+	}
+	if dn == "" {
+		if err := t.binder.pretend(ctx, user); err != nil {
+			return false, fmt.Errorf("auth bind: %w", err)
+		}
+		return false, nil
 	}
 	return t.bind(ctx, dn, password, false)
 }
@@ -123,30 +131,52 @@ func refused(err error) bool {
 type binder struct {
 	dialer *dialer
 	slots  chan struct{}
+	times  bindTimes
 
 	mu     sync.Mutex
 	idle   []*conn
 	closed bool
 }
 
-func newBinder(d *dialer) *binder { return &binder{dialer: d, slots: make(chan struct{}, bindConns)} }
+func newBinder(d *dialer) *binder {
+	return &binder{dialer: d, slots: make(chan struct{}, bindConns), times: bindTimes{seed: maphash.MakeSeed()}}
+}
+
+// patience bounds a bind with the wait for its turn.
+func (b *binder) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, 2*b.dialer.set.timeout, errTimeout)
+}
+
+// enter waits for one's turn; leave ends it.
+func (b *binder) enter(ctx context.Context) error {
+	select {
+	case b.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func (b *binder) leave() { <-b.slots }
 
 // bind returns a connection that is bound as dn; release gives it back.
 func (b *binder) bind(ctx context.Context, dn, password string) (c *conn, release func(), err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*b.dialer.set.timeout, errTimeout)
+	ctx, cancel := b.patience(ctx)
 	defer cancel()
-	select {
-	case b.slots <- struct{}{}:
-	case <-ctx.Done():
-		return nil, nil, context.Cause(ctx)
+	if err := b.enter(ctx); err != nil {
+		return nil, nil, err
 	}
 	for {
 		c, fresh, err := b.take(ctx)
 		if err != nil {
-			<-b.slots
+			b.leave()
 			return nil, nil, err
 		}
+		began := time.Now()
 		err = tryBind(ctx, c, dn, password)
+		if err == nil || refused(err) {
+			b.times.add(time.Since(began))
+		}
 		if err == nil {
 			return c, func() { b.give(c) }, nil
 		}
@@ -156,7 +186,7 @@ func (b *binder) bind(ctx context.Context, dn, password string) (c *conn, releas
 		}
 		c.kill()
 		if fresh || ctx.Err() != nil {
-			<-b.slots
+			b.leave()
 			return nil, nil, fmt.Errorf("%s: %w", c.server, err)
 		}
 	}
@@ -202,7 +232,7 @@ func (b *binder) give(c *conn) {
 		b.idle = append(b.idle, c)
 	}
 	b.mu.Unlock()
-	<-b.slots
+	b.leave()
 }
 
 func (b *binder) close() {
