@@ -85,7 +85,7 @@ func TestUnknownUsersWait(t *testing.T) {
 		t.Errorf("%d at a time: all after %s", bindConns+1, d)
 	}
 	// Who gives up has no answer.
-	if ok, err := tab.Authenticate(within(t, takes/3), "nobody", "wrong"); ok || err == nil || !strings.Contains(err.Error(), "auth bind") {
+	if ok, err := tab.Authenticate(within(t, takes/3), "nobody", "wrong"); ok || err == nil {
 		t.Errorf("given up: %v, %v", ok, err)
 	}
 	if n := binds.Load(); n != 2 {

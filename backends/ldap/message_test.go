@@ -6,6 +6,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unsafe"
 
 	ber "github.com/go-asn1-ber/asn1-ber"
 	"github.com/go-ldap/ldap/v3"
@@ -167,4 +168,20 @@ func FuzzMessage(f *testing.F) {
 			t.Fatalf("DN %q, the library reads %q", x.entries[0].DN, dn)
 		}
 	})
+}
+
+// A value that is kept does not keep the rest of its entry in memory.
+func TestValuesAreTheirOwn(t *testing.T) {
+	r, ok := parseResponse(message(entryOp("cn=a", &ldap.EntryAttribute{Name: "cn", Values: []string{"value"}})))
+	e, eok := parseEntry(r.op.body)
+	if !ok || !eok {
+		t.Fatal("no entry")
+	}
+	kept, err := textValues(e, "cn")
+	if err != nil || len(kept) != 1 || kept[0] != "value" {
+		t.Fatalf("%q, %v", kept, err)
+	}
+	if unsafe.StringData(kept[0]) == unsafe.StringData(e.Attributes[0].Values[0]) {
+		t.Error("it is a part of the message")
+	}
 }

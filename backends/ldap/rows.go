@@ -27,7 +27,8 @@ func rawValues(e *ldap.Entry, attr string) []string {
 	return all
 }
 
-// textValues returns the values of an attribute as text.
+// textValues returns the values of an attribute as text, which may be kept: it does
+// not hold on to the message that it came in.
 func textValues(e *ldap.Entry, attr string) ([]string, error) {
 	var all []string
 	for _, v := range rawValues(e, attr) {
@@ -38,7 +39,7 @@ func textValues(e *ldap.Entry, attr string) ([]string, error) {
 			return nil, fmt.Errorf("%s: %s has a NUL character", e.DN, attr)
 		}
 		if v, ok := mailValue(attr, v); ok {
-			all = append(all, v)
+			all = append(all, strings.Clone(v))
 		}
 	}
 	return all, nil
