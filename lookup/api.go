@@ -153,7 +153,7 @@ func (s VerdictState) String() string {
 type Verdict struct {
 	State    VerdictState
 	Identity string // of a verified peer: the name verified, or the leaf's subject
-	Reason   string // of a failed one: expired, not-yet-valid, unknown-authority, wrong-name, wrong-usage, malformed
+	Reason   string // of a failed one: see Reasons
 }
 
 // Identity is who a client is by its certificate.

@@ -16,39 +16,34 @@ const maxPools = 256
 // anchors holds the system's trust anchors and those parsed from rows, by
 // content.
 type anchors struct {
-	system *x509.CertPool
-	parsed *lru[[32]byte, *x509.CertPool]
+	system *trust
+	parsed *lru[[32]byte, *trust]
 	files  *pemFiles
 }
 
 // newAnchors loads the system's trust anchors, unless others are given. With an
 // error, there are none.
 func newAnchors(system *x509.CertPool) (*anchors, error) {
-	a := &anchors{system: system, parsed: newLRU[[32]byte, *x509.CertPool](maxPools), files: newPEMFiles()}
 	var err error
-	if a.system == nil {
-		if a.system, err = x509.SystemCertPool(); err != nil {
-			a.system = x509.NewCertPool()
+	if system == nil {
+		if system, err = x509.SystemCertPool(); err != nil {
+			system = x509.NewCertPool()
 		}
 	}
-	return a, err
+	return &anchors{system: &trust{pool: system}, parsed: newLRU[[32]byte, *trust](maxPools), files: newPEMFiles()}, err
 }
 
-// pool returns the certificates in a ca row, at least one.
-func (a *anchors) pool(row table.Row) (*x509.CertPool, error) {
+// trust returns what a ca row says.
+func (a *anchors) trust(row table.Row) (*trust, error) {
 	sum := rowSum(row)
-	if p, ok := a.parsed.get(sum); ok {
-		return p, nil
+	if t, ok := a.parsed.get(sum); ok {
+		return t, nil
 	}
-	certs, err := table.ParseCA(row)
+	authorities, err := table.ParseCA(row)
 	if err != nil {
 		return nil, err
 	}
-	p := x509.NewCertPool()
-	for _, c := range certs {
-		p.AddCert(c)
-	}
-	return a.parsed.getOrPut(sum, p), nil
+	return a.parsed.getOrPut(sum, newTrust(authorities)), nil
 }
 
 // authorities returns the trust anchors in force for a request: those of `ca
@@ -56,7 +51,7 @@ func (a *anchors) pool(row table.Row) (*x509.CertPool, error) {
 // of *.parent, of "*"; for a client: of our own name, of "*"); or the system's.
 // A server without a row is the world's, and the system's anchors judge it. A
 // client without one is not: whom we let in is never decided by a missing row.
-func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string) (*x509.CertPool, error) {
+func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string) (*trust, error) {
 	caName, ref, err := s.caOf(r)
 	if err != nil {
 		return nil, err
@@ -65,20 +60,20 @@ func (s *Service) authorities(ctx context.Context, r VerifyRequest, name string)
 	case caName != "":
 		return s.caFile(caName)
 	case ref != "":
-		p, err := s.caTable(ctx, ref, s.caKeys(r, name))
+		t, err := s.caTable(ctx, ref, s.caKeys(r, name))
 		if errors.Is(err, table.ErrNotFound) {
 			return s.withoutRow(r.Use), nil
 		}
-		return p, err
+		return t, err
 	}
 	return s.anchors.system, nil
 }
 
-func (s *Service) withoutRow(use Use) *x509.CertPool {
+func (s *Service) withoutRow(use Use) *trust {
 	if use == UseServer {
 		return s.anchors.system
 	}
-	return x509.NewCertPool()
+	return &trust{pool: x509.NewCertPool()}
 }
 
 // caKeys returns the names of the rows to try.
@@ -112,7 +107,7 @@ func (s *Service) caOf(r VerifyRequest) (string, config.TableRef, error) {
 	return a.CAName, a.CATable, nil
 }
 
-func (s *Service) caFile(name string) (*x509.CertPool, error) {
+func (s *Service) caFile(name string) (*trust, error) {
 	for _, c := range s.cfg.CAs {
 		if c.Name != name {
 			continue
@@ -121,18 +116,18 @@ func (s *Service) caFile(name string) (*x509.CertPool, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: ca %q: %w", c.Pos, name, err)
 		}
-		p, err := s.anchors.pool(row)
+		t, err := s.anchors.trust(row)
 		if err != nil {
 			return nil, fmt.Errorf("%s: ca %q: %w", c.Pos, name, err)
 		}
-		return p, nil
+		return t, nil
 	}
 	return nil, fmt.Errorf("ca %q: %w", name, errUnknown)
 }
 
 // caTable returns the anchors in the first row that a table has for one of the
 // names; an error that wraps table.ErrNotFound when it has none.
-func (s *Service) caTable(ctx context.Context, ref config.TableRef, keys []string) (*x509.CertPool, error) {
+func (s *Service) caTable(ctx context.Context, ref config.TableRef, keys []string) (*trust, error) {
 	t, err := s.tables.get(ref)
 	if err != nil {
 		return nil, err
@@ -141,9 +136,9 @@ func (s *Service) caTable(ctx context.Context, ref config.TableRef, keys []strin
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.anchors.pool(row)
+	anchors, err := s.anchors.trust(row)
 	if err != nil {
 		return nil, fmt.Errorf("table %s: ca %q: %w", t.Name(), key, err)
 	}
-	return p, nil
+	return anchors, nil
 }

@@ -3,7 +3,6 @@ package lookup
 import (
 	"context"
 	"crypto/x509"
-	"errors"
 	"net/netip"
 	"strings"
 	"time"
@@ -11,67 +10,50 @@ import (
 	"tabard/internal/address"
 )
 
-// Bounds on a presented chain.
-const (
-	maxPresented = 16       // certificates
-	maxCertDER   = 64 << 10 // bytes of each
-)
-
-// The reasons of a failed verdict.
-const (
-	reasonExpired     = "expired"
-	reasonNotYet      = "not-yet-valid"
-	reasonAuthority   = "unknown-authority"
-	reasonName        = "wrong-name"
-	reasonUsage       = "wrong-usage"
-	reasonMalformed   = "malformed"
-	maxIdentityLength = 512
-)
+// maxIdentityLength bounds the identity in a verdict, in bytes.
+const maxIdentityLength = 512
 
 // Verify implements Inbound and Outbound: one verifier for both directions. The
 // chain is judged against the trust anchors of the listener's or action's ca
 // (see authorities), with the presented intermediates in any order: validity,
-// extended key usage, and for servers the name, by subjectAltName only (RFC
-// 6125 section 6.4.4). No certificate at all is unchecked. An error means that
-// the trust anchors could not be asked.
+// key usage, name constraints, revocation where the ca has a CRL, and for
+// servers the name, by subjectAltName only (RFC 6125 section 6.4.4). No
+// certificate at all is unchecked. An error means that the trust anchors could
+// not be asked.
 func (s *Service) Verify(ctx context.Context, r VerifyRequest) (Verdict, error) {
+	v, _, err := s.verify(ctx, r)
+	return v, err
+}
+
+// verify is Verify, and returns the certificate if it is verified: what it says
+// of its holder is true then.
+func (s *Service) verify(ctx context.Context, r VerifyRequest) (Verdict, *x509.Certificate, error) {
 	if len(r.Chain) == 0 {
-		return Verdict{}, nil
+		return Verdict{}, nil, nil
 	}
-	chain, ok := parseChain(r.Chain)
-	if !ok {
-		return failed(reasonMalformed), nil
+	p, fault := parsePresented(r.Chain, r.Use)
+	if fault != "" {
+		return failed(fault), nil, nil
 	}
 	name, ok := verifyName(r)
 	if !ok {
-		return failed(reasonName), nil
+		return failed(ReasonWrongName), nil, nil
 	}
-	roots, err := s.authorities(ctx, r, name)
+	t, err := s.authorities(ctx, r, name)
 	if err != nil {
-		return Verdict{}, err
+		return Verdict{}, nil, err
 	}
-	return judge(chain, roots, r.Use, name, s.clock()), nil
+	if fault := p.judge(t, r.Use, name, s.clock()); fault != "" {
+		return failed(fault), nil, nil
+	}
+	v := Verdict{State: Verified, Identity: strings.Trim(name, "[]")}
+	if r.Use == UseClient {
+		v.Identity = address.OneLine(p.leaf.Subject.String(), maxIdentityLength)
+	}
+	return v, p.leaf, nil
 }
 
 func failed(reason string) Verdict { return Verdict{State: Failed, Reason: reason} }
-
-func parseChain(ders [][]byte) ([]*x509.Certificate, bool) {
-	if len(ders) > maxPresented {
-		return nil, false
-	}
-	chain := make([]*x509.Certificate, 0, len(ders))
-	for _, der := range ders {
-		if len(der) > maxCertDER {
-			return nil, false
-		}
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, false
-		}
-		chain = append(chain, c)
-	}
-	return chain, true
-}
 
 // verifyName returns the name that a server's certificate must be for, in
 // A-labels, or an address in the form that x509 wants. A server that is to be
@@ -88,58 +70,52 @@ func verifyName(r VerifyRequest) (string, bool) {
 	return name, name != ""
 }
 
-// judge verifies a chain at a time. name is empty for clients.
-func judge(chain []*x509.Certificate, roots *x509.CertPool, use Use, name string, now time.Time) Verdict {
-	leaf := chain[0]
-	switch {
-	case now.Before(leaf.NotBefore):
-		return failed(reasonNotYet)
-	case now.After(leaf.NotAfter):
-		return failed(reasonExpired)
-	}
-	inter := x509.NewCertPool()
-	for _, c := range chain[1:] {
-		inter.AddCert(c)
+// judge returns the reason why a chain does not verify at a time, or "". name
+// is empty for clients.
+func (p *presented) judge(t *trust, use Use, name string, now time.Time) string {
+	if reason := outOfTime(p.leaf, now); reason != "" {
+		return reason
 	}
 	usage := x509.ExtKeyUsageServerAuth
 	if use == UseClient {
 		usage = x509.ExtKeyUsageClientAuth
 	}
-	_, err := leaf.Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: inter, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
+	chains, err := p.leaf.Verify(x509.VerifyOptions{
+		Roots: t.pool, Intermediates: p.intermediates(), CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage},
 	})
 	if err != nil {
-		return failed(reasonOf(err, now))
+		return p.pathFault(err, t, now)
 	}
-	if name == "" {
-		return Verdict{State: Verified, Identity: address.OneLine(leaf.Subject.String(), maxIdentityLength)}
+	// Whichever way keys are agreed on, the peer's own key signs (RFC 8446
+	// section 4.4.2.2). x509 leaves that to its caller.
+	if u := p.leaf.KeyUsage; u != 0 && u&x509.KeyUsageDigitalSignature == 0 {
+		return ReasonUsage
 	}
-	if leaf.VerifyHostname(name) != nil {
-		return failed(reasonName)
+	if name != "" {
+		if reason := wrongName(p.leaf, name); reason != "" {
+			return reason
+		}
 	}
-	return Verdict{State: Verified, Identity: strings.Trim(name, "[]")}
+	return t.revocation(chains, now)
 }
 
-// reasonOf gives x509's error a word of the vocabulary.
-func reasonOf(err error, now time.Time) string {
-	var invalid x509.CertificateInvalidError
-	var critical x509.UnhandledCriticalExtension
+func outOfTime(c *x509.Certificate, now time.Time) string {
 	switch {
-	case errors.As(err, &invalid):
-		switch invalid.Reason {
-		case x509.Expired:
-			if invalid.Cert != nil && now.Before(invalid.Cert.NotBefore) {
-				return reasonNotYet
-			}
-			return reasonExpired
-		case x509.IncompatibleUsage:
-			return reasonUsage
-		case x509.CANotAuthorizedForThisName, x509.NameMismatch:
-			return reasonName
-		}
-		return reasonAuthority
-	case errors.As(err, &critical):
-		return reasonMalformed
+	case now.Before(c.NotBefore):
+		return ReasonNotYetValid
+	case now.After(c.NotAfter):
+		return ReasonExpired
 	}
-	return reasonAuthority
+	return ""
+}
+
+// wrongName says why a server's certificate is not for a name.
+func wrongName(leaf *x509.Certificate, name string) string {
+	switch {
+	case leaf.VerifyHostname(name) == nil:
+		return ""
+	case len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0:
+		return ReasonNoName
+	}
+	return ReasonWrongName
 }

@@ -100,8 +100,8 @@ func TestParseKeyPairsRefuses(t *testing.T) {
 func TestParseCA(t *testing.T) {
 	a, b := tabletest.NewPair(t, "A", "ecdsa", nil), tabletest.NewPair(t, "B", "rsa", nil)
 	for _, row := range []table.Row{{a.Chain + b.Chain}, {a.Chain, b.Chain}, {base64.StdEncoding.EncodeToString([]byte("# A and B\n" + a.Chain + b.Chain))}} {
-		if got, err := table.ParseCA(row); err != nil || len(got) != 2 || !got[1].Equal(b.Leaf) {
-			t.Errorf("%d anchors, %v", len(got), err)
+		if got, err := table.ParseCA(row); err != nil || len(got.Anchors) != 2 || !got.Anchors[1].Equal(b.Leaf) {
+			t.Errorf("%d anchors, %v", len(got.Anchors), err)
 		}
 	}
 	for _, bad := range []table.Row{nil, {""}, {"x"}, {a.Chain + a.Key}, {strings.Replace(a.Chain, "END", "XND", 1)}} {

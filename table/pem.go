@@ -1,7 +1,6 @@
 package table
 
 import (
-	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -14,33 +13,6 @@ const (
 	maxPEM    = 4 << 20
 	maxBlocks = 1000
 )
-
-// ParseCA reads a ca answer: a bundle of trust anchors as PEM, or base64 of
-// PEM, in any number of columns. Text between blocks is skipped, other blocks
-// are an error.
-func ParseCA(row Row) ([]*x509.Certificate, error) {
-	var anchors []*x509.Certificate
-	for _, col := range row {
-		blocks, err := pemBlocks(col)
-		if err != nil {
-			return nil, fmt.Errorf("ca: %w", err)
-		}
-		for _, b := range blocks {
-			if b.Type != "CERTIFICATE" && b.Type != "TRUSTED CERTIFICATE" && b.Type != "X509 CERTIFICATE" {
-				return nil, fmt.Errorf("ca: PEM block is not a certificate but %q", b.Type)
-			}
-			c, err := x509.ParseCertificate(b.Bytes)
-			if err != nil {
-				return nil, fmt.Errorf("ca: certificate %d: %w", len(anchors)+1, err)
-			}
-			anchors = append(anchors, c)
-		}
-	}
-	if len(anchors) == 0 {
-		return nil, errors.New("ca: no certificate in the answer")
-	}
-	return anchors, nil
-}
 
 // pemBlocks returns the blocks of PEM text, or of base64 of PEM text. Empty
 // text has none.

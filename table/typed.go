@@ -66,7 +66,8 @@ func (t *Table) KeyPairs(ctx context.Context, name string) ([]KeyPair, error) {
 // Anchors returns the trust anchors called name, ErrNotFound, or a temporary
 // error.
 func (t *Table) Anchors(ctx context.Context, name string) ([]*x509.Certificate, error) {
-	return ask(ctx, t, CA, name, ParseCA)
+	a, err := ask(ctx, t, CA, name, ParseCA)
+	return a.Anchors, err
 }
 
 // CheckMailAddr asks whether an envelope address is in the table; the empty one

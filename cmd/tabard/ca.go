@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -55,7 +57,7 @@ func (e *editor) caGet() *cobra.Command {
 	}
 }
 
-// caInfo is one line of `ca ls`: one certificate of a bundle.
+// caInfo is one line of `ca ls`: one certificate or CRL of a bundle.
 type caInfo struct {
 	Name     string    `json:"name"`
 	Subject  string    `json:"subject"`
@@ -84,17 +86,31 @@ func (e *editor) caList() *cobra.Command {
 }
 
 func describeCA(name, pem string, now time.Time) []caInfo {
-	certs, err := table.ParseCA(table.Row{pem})
+	authorities, err := table.ParseCA(table.Row{pem})
 	if err != nil {
 		return []caInfo{{Name: name, State: "broken: " + err.Error()}}
 	}
 	var infos []caInfo
-	for _, c := range certs {
+	for _, c := range authorities.Anchors {
 		info := caInfo{Name: name, Subject: c.Subject.String(), NotAfter: c.NotAfter, Days: daysLeft(c, now), State: validity(c, now)}
 		if !c.IsCA {
 			info.State = "broken: not a certificate of an authority"
 		}
 		infos = append(infos, info)
 	}
+	for _, l := range authorities.CRLs {
+		infos = append(infos, describeCRL(name, l, now))
+	}
 	return infos
+}
+
+func describeCRL(name string, l *x509.RevocationList, now time.Time) caInfo {
+	info := caInfo{
+		Name: name, Subject: "CRL of " + l.Issuer.String(), NotAfter: l.NextUpdate,
+		Days: int(l.NextUpdate.Sub(now).Hours() / 24), State: fmt.Sprintf("%d revoked", len(l.RevokedCertificateEntries)),
+	}
+	if now.After(l.NextUpdate) {
+		info.State = "expired: no certificate of this issuer verifies"
+	}
+	return info
 }
