@@ -6,10 +6,8 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
-	"fmt"
 
 	"tabard/internal/address"
-	"tabard/internal/rpc"
 	"tabard/table"
 )
 
@@ -22,7 +20,7 @@ const maxIdentities = 64
 // anchors or the table could not be asked: whether the client is anybody is not
 // known.
 func (s *Service) Identify(ctx context.Context, r VerifyRequest) (Identity, error) {
-	verdict, err := s.Verify(ctx, r)
+	verdict, leaf, err := s.verify(ctx, r)
 	if err != nil || verdict.State != Verified {
 		return Identity{Verdict: verdict}, err
 	}
@@ -33,10 +31,6 @@ func (s *Service) Identify(ctx context.Context, r VerifyRequest) (Identity, erro
 	t, err := s.tables.get(l.CertAuth)
 	if err != nil {
 		return Identity{}, err
-	}
-	leaf, err := x509.ParseCertificate(r.Chain[0])
-	if err != nil {
-		return Identity{}, fmt.Errorf("%w: client certificate: %w", rpc.ErrInvalid, err)
 	}
 	return sure(ctx, func(id Identity) bool { return id.User == "" }, func(ctx context.Context) (Identity, error) {
 		id, err := certUser(ctx, t, leaf)

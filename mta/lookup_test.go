@@ -24,6 +24,7 @@ type memLookup struct {
 	own       *tls.Certificate
 	roots     *x509.CertPool
 	verifyErr error
+	verifier  lookup.Outbound // judges instead of roots, if there is one
 	creds     map[string]lookup.Credentials
 	asked     int // how often credentials were asked for
 	verified  int // how often a chain was to be verified
@@ -71,12 +72,15 @@ func (l *memLookup) Sign(_ context.Context, r lookup.SignRequest) ([]byte, error
 	return key.Sign(rand.Reader, r.Digest, r.Hash)
 }
 
-func (l *memLookup) Verify(_ context.Context, r lookup.VerifyRequest) (lookup.Verdict, error) {
+func (l *memLookup) Verify(ctx context.Context, r lookup.VerifyRequest) (lookup.Verdict, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.verified++
 	if l.verifyErr != nil {
 		return lookup.Verdict{}, l.verifyErr
+	}
+	if l.verifier != nil {
+		return l.verifier.Verify(ctx, r)
 	}
 	var certs []*x509.Certificate
 	for _, der := range r.Chain {

@@ -21,6 +21,8 @@ type inspection struct {
 	dest    *destination
 	host    *host
 	verdict lookup.Verdict
+	seen    string // fingerprint of the server's certificate; empty: there was none, or it was not got to
+	down    error  // lookup could not judge it
 	err     error  // why the handshake was stopped
 	shown   string // subject of our own certificate, if the server wanted it
 }
@@ -76,18 +78,18 @@ func (i *inspection) inspect(state tls.ConnectionState) error {
 	if err != nil {
 		verdict = lookup.Verdict{State: lookup.Unchecked}
 	}
-	i.verdict = verdict
+	i.verdict, i.down, i.seen = verdict, err, fingerprint(state)
 	if i.host.policy.verify() {
-		i.err = i.judge(err)
+		i.err = i.judge()
 	}
 	return i.err
 }
 
 // judge returns why the verdict is not good enough.
-func (i *inspection) judge(err error) error {
+func (i *inspection) judge() error {
 	switch {
-	case err != nil:
-		return fmt.Errorf("certificate of %s could not be checked: %w", i.host.name, err)
+	case i.down != nil:
+		return fmt.Errorf("certificate of %s could not be checked: %w", i.host.name, i.down)
 	case i.verdict.State == lookup.Failed:
 		return fmt.Errorf("certificate of %s not verified: %s", i.host.name, i.verdict.Reason)
 	case i.verdict.State != lookup.Verified:
@@ -116,24 +118,39 @@ func (i *inspection) secure(ctx context.Context, l *link,
 	if i.err != nil {
 		ref = &refusal{fault: faultPeer, err: i.err}
 	}
+	conn, ok := l.conn.(*tls.Conn)
+	if ref == nil && !ok {
+		ref = &refusal{fault: faultHandshake, err: errNotPermitted}
+	}
+	if ref == nil {
+		log.Info("mta tls", "ciphers", cipherText(conn.ConnectionState()))
+	}
+	i.report(log)
 	if ref != nil {
 		return channel{}, ref
 	}
-	conn, ok := l.conn.(*tls.Conn)
-	if !ok {
-		return channel{}, &refusal{fault: faultHandshake, err: errNotPermitted}
-	}
-	state := conn.ConnectionState()
-	log.Info("mta tls", "ciphers", cipherText(state))
-	attrs := []any{"result", i.verdict.State.String(), "fingerprint", fingerprint(state)}
-	if i.verdict.State == lookup.Failed {
-		attrs = append(attrs, "reason", i.verdict.Reason)
-	}
-	log.Info("mta cert-check", attrs...)
 	if i.shown != "" {
 		log.Info("mta cert-shown", "subject", address.OneLine(i.shown, 255))
 	}
 	return channel{encrypted: true, verdict: i.verdict}, nil
+}
+
+// report logs the verdict, also when the handshake came to nothing because of
+// it: that is when it is looked for.
+func (i *inspection) report(log *slog.Logger) {
+	if i.seen == "" {
+		return
+	}
+	attrs := []any{"result", i.verdict.State.String(), "fingerprint", i.seen}
+	switch {
+	case i.verdict.State == lookup.Verified:
+		attrs = append(attrs, "identity", address.OneLine(i.verdict.Identity, 255))
+	case i.verdict.State == lookup.Failed:
+		attrs = append(attrs, "reason", address.OneLine(i.verdict.Reason, 255))
+	case i.down != nil:
+		attrs = append(attrs, "error", address.OneLine(i.down.Error(), 255))
+	}
+	log.Info("mta cert-check", attrs...)
 }
 
 // fingerprint names the server's certificate as `openssl x509 -fingerprint
