@@ -82,6 +82,9 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 	if err != nil {
 		return c.stale(key, err, now)
 	}
+	if row, err = table.KeyFiles(row); err != nil {
+		return c.instead(key, err, now), nil
+	}
 	p := custody.open(row)
 	usable := p.usable(now)
 	if len(usable) > 0 {
@@ -93,10 +96,15 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 		}
 		return usable, nil
 	}
+	return c.instead(key, p.fault(now), now), nil
+}
+
+// instead returns what was good last, in place of what has a fault.
+func (c *certStore) instead(key certKey, fault error, now time.Time) []candidate {
 	old, _ := c.good.get(key)
-	usable = old.row.usable(now)
-	c.fault(key, p.fault(now), now, len(usable) > 0)
-	return usable, nil
+	usable := old.row.usable(now)
+	c.fault(key, fault, now, len(usable) > 0)
+	return usable
 }
 
 // stale answers while the source cannot be asked.

@@ -19,6 +19,7 @@ var ErrHandle = errors.New("unknown key handle")
 // custody keeps parsed certificates and their keys by the content of the row
 // they came from, and gives out handles for their keys.
 type custody struct {
+	vault  *vault
 	parsed *lru[[32]byte, *parsedRow]
 
 	mu      sync.Mutex
@@ -40,20 +41,20 @@ type holder struct {
 	use  Use
 }
 
-func newCustody() *custody {
-	c := &custody{parsed: newLRU[[32]byte, *parsedRow](maxCustody), handles: make(map[string]holder)}
+func newCustody(v *vault) *custody {
+	c := &custody{vault: v, parsed: newLRU[[32]byte, *parsedRow](maxCustody), handles: make(map[string]holder)}
 	c.parsed.evicted = func(_ [32]byte, p *parsedRow) { c.forget(p) }
 	return c
 }
 
 // open returns the key pairs in a row, parsed once for each content.
 func (c *custody) open(row table.Row) *parsedRow {
-	sum := rowSum(row)
+	sum := rowSum(row, c.vault.refresh())
 	if p, ok := c.parsed.get(sum); ok {
 		return p
 	}
 	p := &parsedRow{sum: sum}
-	p.pairs, p.err = parseKeyPairs(row)
+	p.pairs, p.err = c.vault.parseKeyPairs(row)
 	for range p.pairs {
 		p.handles = append(p.handles, [2]string{newHandle(UseServer), newHandle(UseClient)})
 	}

@@ -2,16 +2,18 @@ package lookup
 
 import (
 	"fmt"
+	"log/slog"
 	"sync"
 	"testing"
 
+	"tabard/internal/config"
 	"tabard/table"
 )
 
 // What falls out of custody takes its handles along, and is known again when it
 // is served again.
 func TestCustodyIsBounded(t *testing.T) {
-	c := newCustody()
+	c := newCustody(newVault(config.Custody{}, newPEMFiles(), slog.New(slog.DiscardHandler)))
 	c.parsed.max = 3
 	chain, key := newAuthority(t, "CA", nil).server("ecdsa", nil, "mx.example.org")
 	row := func(i int) table.Row {
@@ -44,7 +46,7 @@ func TestCustodyIsBounded(t *testing.T) {
 }
 
 func TestCustodyParallel(t *testing.T) {
-	c := newCustody()
+	c := newCustody(newVault(config.Custody{}, newPEMFiles(), slog.New(slog.DiscardHandler)))
 	c.parsed.max = 2
 	chain, key := newAuthority(t, "CA", nil).server("ecdsa", nil, "mx.example.org")
 	var wg sync.WaitGroup

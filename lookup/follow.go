@@ -1,7 +1,6 @@
 package lookup
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"strings"
@@ -94,11 +93,11 @@ func (x *expansion) include(ctx context.Context, n node, path string) error {
 }
 
 func readInclude(path string) ([]table.Node, error) {
-	text, err := readRegular(path, maxInclude)
+	text, err := table.ReadRegular(path, maxInclude)
 	if err != nil {
 		return nil, err
 	}
-	nodes, err := table.ParseInclude(bytes.NewReader(text), maxTargets)
+	nodes, err := table.ParseInclude(strings.NewReader(text), maxTargets)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}

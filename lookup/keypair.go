@@ -12,6 +12,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"math/big"
+	"runtime"
 	"time"
 
 	"tabard/table"
@@ -48,12 +50,12 @@ func (k *keyPair) valid(now time.Time) error {
 // chain, key, chain, key: each two are read on their own, so that one broken row
 // spoils no other. What cannot be used is told in err, which may come along
 // with pairs that can.
-func parseKeyPairs(row table.Row) ([]*keyPair, error) {
+func (v *vault) parseKeyPairs(row table.Row) ([]*keyPair, error) {
 	if len(row) > 2 && len(row)%2 == 0 {
 		var all []*keyPair
 		var errs []error
 		for i := 0; i < len(row); i += 2 {
-			pairs, err := openKeyPairs(row[i : i+2])
+			pairs, err := v.openKeyPairs(row[i : i+2])
 			all = append(all, pairs...)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("row %d: %w", i/2+1, err))
@@ -63,10 +65,10 @@ func parseKeyPairs(row table.Row) ([]*keyPair, error) {
 			return all, errors.Join(errs...)
 		}
 	}
-	return openKeyPairs(row)
+	return v.openKeyPairs(row)
 }
 
-func openKeyPairs(row table.Row) ([]*keyPair, error) {
+func (v *vault) openKeyPairs(row table.Row) ([]*keyPair, error) {
 	parsed, err := table.ParseKeyPairs(row)
 	if err != nil {
 		return nil, err
@@ -74,7 +76,7 @@ func openKeyPairs(row table.Row) ([]*keyPair, error) {
 	var pairs []*keyPair
 	var errs []error
 	for _, p := range parsed {
-		signer, err := openKey(p.Key)
+		signer, err := v.openKey(p.Key)
 		if err == nil && !samePublic(p.Leaf.PublicKey, signer.Public()) {
 			err = errors.New("private key does not belong to the certificate")
 		}
@@ -82,22 +84,21 @@ func openKeyPairs(row table.Row) ([]*keyPair, error) {
 			errs = append(errs, err)
 			continue
 		}
-		pairs = append(pairs, &keyPair{chain: p.Chain, leaf: p.Leaf, signer: signer, fingerprint: fingerprint(p.Chain)})
+		pair := &keyPair{chain: p.Chain, leaf: p.Leaf, signer: signer, fingerprint: fingerprint(p.Chain)}
+		runtime.AddCleanup(pair, wipe, signer)
+		pairs = append(pairs, pair)
 	}
 	return pairs, errors.Join(errs...)
 }
 
 // openKey reads a private key, and refuses those that are too weak, that take
 // too long, or that TLS has no use for.
-func openKey(text []byte) (crypto.Signer, error) {
+func (v *vault) openKey(text []byte) (crypto.Signer, error) {
 	block, _ := pem.Decode(text)
 	if block == nil {
 		return nil, errors.New("private key is not PEM")
 	}
-	if block.Type == "ENCRYPTED PRIVATE KEY" || len(block.Headers) > 0 {
-		return nil, errors.New("encrypted private keys are not supported yet")
-	}
-	key, err := table.ParsePrivateKey(block)
+	key, err := v.open(block)
 	if err != nil {
 		return nil, err
 	}
@@ -106,17 +107,40 @@ func openKey(text []byte) (crypto.Signer, error) {
 		if bits := k.N.BitLen(); bits < minRSA || bits > maxRSA {
 			return nil, fmt.Errorf("RSA key of %d bits; want %d to %d", bits, minRSA, maxRSA)
 		}
+		return k, nil
 	case *ecdsa.PrivateKey:
 		switch k.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521():
 		default:
 			return nil, fmt.Errorf("ECDSA key on curve %s; want P-256, P-384 or P-521", k.Params().Name)
 		}
+		return k, nil
 	case ed25519.PrivateKey:
-	default:
-		return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
+		return k, nil
 	}
-	return key, nil
+	return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
+}
+
+// wipe clears a key that nobody has any more, as far as Go lets us: what crypto
+// packages derived from it, and the text that it was read from, go to the garbage
+// collector as they are.
+func wipe(signer crypto.Signer) {
+	ints := func(all ...*big.Int) {
+		for _, i := range all {
+			if i != nil {
+				clear(i.Bits())
+			}
+		}
+	}
+	switch k := signer.(type) {
+	case *rsa.PrivateKey:
+		ints(k.D, k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv)
+		ints(k.Primes...)
+	case *ecdsa.PrivateKey:
+		ints(k.D)
+	case ed25519.PrivateKey:
+		clear(k)
+	}
 }
 
 func samePublic(a, b crypto.PublicKey) bool {
@@ -133,9 +157,10 @@ func fingerprint(chain [][]byte) (sum [32]byte) {
 	return sum
 }
 
-// rowSum is a hash of a row's content.
-func rowSum(row table.Row) (sum [32]byte) {
+// rowSum is a hash of a row's content, and of what it is to be opened with.
+func rowSum(row table.Row, stamp uint64) (sum [32]byte) {
 	h := sha256.New()
+	_ = binary.Write(h, binary.BigEndian, stamp) // a hash takes everything
 	for _, col := range row {
 		var n [8]byte
 		binary.BigEndian.PutUint64(n[:], uint64(len(col)))

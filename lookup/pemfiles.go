@@ -1,17 +1,11 @@
 package lookup
 
 import (
-	"fmt"
-	"io"
 	"os"
 	"sync"
-	"syscall"
 
 	"tabard/table"
 )
-
-// maxPEM bounds a PEM file, in bytes.
-const maxPEM = 1 << 20
 
 // pemFiles reads PEM files, again only when they changed. It is safe for
 // concurrent use.
@@ -51,28 +45,10 @@ func (f *pemFiles) one(path string) (string, error) {
 	if k, ok := f.known[path]; ok && os.SameFile(k.info, info) && k.info.Size() == info.Size() && k.info.ModTime().Equal(info.ModTime()) {
 		return k.text, nil
 	}
-	text, err := readRegular(path, maxPEM)
+	text, err := table.ReadPEMFile(path)
 	if err != nil {
 		return "", err
 	}
-	f.known[path] = pemFile{info, string(text)}
-	return string(text), nil
-}
-
-// readRegular reads a regular file of at most max bytes. It does not block on
-// what turns out to be a FIFO.
-func readRegular(path string, max int64) ([]byte, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = f.Close() }()
-	info, err := f.Stat()
-	if err != nil {
-		return nil, err
-	}
-	if !info.Mode().IsRegular() || info.Size() > max {
-		return nil, fmt.Errorf("%s: not a regular file of at most %d bytes", path, max)
-	}
-	return io.ReadAll(io.LimitReader(f, max))
+	f.known[path] = pemFile{info, text}
+	return text, nil
 }

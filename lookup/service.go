@@ -81,10 +81,11 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	s := &Service{
 		cfg: o.Config, log: o.Logger, resolver: o.Resolver, clock: o.Clock, ownUID: o.OwnUID,
 		hostname: strings.ToLower(o.Config.Hostname), delim: o.Config.SMTP.SubAddrDelim,
-		custody: newCustody(), auth: newAuthenticator(),
+		auth: newAuthenticator(),
 	}
 	s.defaults(o)
 	s.certs = newCertStore(s.log, s.clock)
+	s.custody = newCustody(newVault(s.cfg.Custody, s.certs.files, s.log))
 	var err error
 	if s.anchors, err = newAnchors(o.Roots); err != nil {
 		s.log.Warn("system trust anchors cannot be loaded; only configured authorities are trusted", "error", err)

@@ -10,6 +10,7 @@ import (
 	"crypto/rsa"
 	"errors"
 	"fmt"
+	"runtime"
 )
 
 // maxMessage bounds what an Ed25519 key signs at once, in bytes: the transcript
@@ -33,6 +34,7 @@ func (s *Service) Sign(_ context.Context, r SignRequest) ([]byte, error) {
 		return nil, err
 	}
 	sig, err := h.pair.signer.Sign(rand.Reader, r.Digest, opts)
+	runtime.KeepAlive(h.pair) // its key is wiped when nobody has it
 	if err != nil {
 		return nil, fmt.Errorf("sign: %w", err)
 	}

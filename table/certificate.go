@@ -6,11 +6,15 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
 	"strings"
+
+	"tabard/internal/sealing"
 )
 
 // KeyPair is one certificate of a cert answer, with its private key.
@@ -80,6 +84,14 @@ func pairKeys(certs []*x509.Certificate, keys []*pem.Block) ([]KeyPair, error) {
 
 // leafFor finds the certificate of a key.
 func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certificate, error) {
+	if sum := k.Headers[sealing.PublicHeader]; k.Type == sealing.BlockType && sum != "" {
+		for _, c := range certs {
+			if spki := sha256.Sum256(c.RawSubjectPublicKeyInfo); sum == hex.EncodeToString(spki[:]) {
+				return c, nil
+			}
+		}
+		return nil, errors.New("is sealed, and does not match any certificate")
+	}
 	if isEncrypted(k) {
 		if sole {
 			return likelyLeaf(certs), nil
@@ -102,9 +114,10 @@ func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certific
 	return nil, errors.New("does not match any certificate")
 }
 
-// isEncrypted recognises PKCS#8 encryption and the older header of RFC 1421.
+// isEncrypted recognises sealed keys, PKCS#8 encryption, and the older header of
+// RFC 1421.
 func isEncrypted(k *pem.Block) bool {
-	return k.Type == "ENCRYPTED PRIVATE KEY" || strings.Contains(k.Headers["Proc-Type"], "ENCRYPTED")
+	return k.Type == sealing.EncryptedType || k.Type == sealing.BlockType || strings.Contains(k.Headers["Proc-Type"], "ENCRYPTED")
 }
 
 // ParsePrivateKey reads a PKCS#8, PKCS#1 or SEC1 block that is not encrypted.

@@ -65,7 +65,8 @@ type Config struct {
 	Control   string   // path of the control socket; empty: the built-in default
 	LogSQL    TableRef // `log sql <table>`
 	Metrics   string   // `metrics ADDR:PORT`
-	Sandbox   string   // `sandbox require|best-effort|off`; empty: best-effort
+	Custody   Custody
+	Sandbox   string // `sandbox require|best-effort|off`; empty: best-effort
 	Scheduler Scheduler
 
 	// DefaultPKI and DefaultCA are the global `pki <t>` and `ca <t>`. They are
@@ -82,6 +83,12 @@ type Config struct {
 	// Unsupported lists what parsed but is left to a later version. check and
 	// run refuse a configuration in which it is not empty.
 	Unsupported []Unsupported
+}
+
+// Custody names the files that open private keys in tables.
+type Custody struct {
+	MasterKey   string // of sealed keys; empty: none are opened
+	Passphrases string // of encrypted PKCS#8 keys, one on a line
 }
 
 // Unsupported is one construct that is understood but not carried out yet.

@@ -44,7 +44,7 @@ func (p *parser) finishListener(l *Listener, bareNewline *bool) {
 // only, beside those of directives and options.
 func contextualWords() []string {
 	all := []string{
-		"cache", "off", "stale-ttl", "optional", "normalize", "sql", "require", "best-effort", "retry",
+		"cache", "off", "stale-ttl", "optional", "normalize", "sql", "require", "best-effort", "retry", "master-key", "passphrases",
 		"lookup", "smtpd", "opensmtpd", "tabard", "none", "auto", "legacy", "stdin",
 		"max-session", "max-session-per-user", "max-evp-batch-size", "max-inflight", "max-msg-batch-size", "max-schedule",
 	}

@@ -50,6 +50,21 @@ func (p *parser) control(pos Pos) *Error {
 	return p.absPath(&p.cfg.Control, "control socket")
 }
 
+// custody reads `custody master-key FILE` and `custody passphrases FILE`.
+func (p *parser) custody(pos Pos) *Error {
+	word, err := p.oneOf("master-key", "passphrases")
+	if err != nil {
+		return err
+	}
+	if err := p.once("custody "+word, pos); err != nil {
+		return err
+	}
+	if word == "master-key" {
+		return p.absPath(&p.cfg.Custody.MasterKey, "file of master keys")
+	}
+	return p.absPath(&p.cfg.Custody.Passphrases, "file of passphrases")
+}
+
 // logSQL reads `log sql <table>`.
 func (p *parser) logSQL(pos Pos) *Error {
 	if err := p.keyword("sql"); err != nil {

@@ -95,7 +95,8 @@ type directive struct {
 func directives() []directive {
 	return []directive{
 		{"action", (*parser).action}, {"admd", (*parser).admd}, {"bounce", (*parser).bounce},
-		{"ca", (*parser).ca}, {"control", (*parser).control}, {"dialect", (*parser).dialect},
+		{"ca", (*parser).ca}, {"control", (*parser).control}, {"custody", (*parser).custody},
+		{"dialect", (*parser).dialect},
 		{"filter", (*parser).filter}, {"hostname", (*parser).hostname}, {"include", (*parser).include},
 		{"listen", (*parser).listen}, {"log", (*parser).logSQL}, {"match", (*parser).match},
 		{"mda", (*parser).mda}, {"metrics", (*parser).metrics}, {"mta", (*parser).mta},
