@@ -38,6 +38,7 @@ func (p Problem) String() string {
 func (s *Service) Check(ctx context.Context) []Problem {
 	c := &checking{s: s, done: make(map[asked]bool)}
 	c.tables(ctx)
+	c.custody()
 	for i := range s.cfg.Listeners {
 		c.listener(ctx, i, &s.cfg.Listeners[i])
 	}
@@ -82,6 +83,15 @@ func (c *checking) tables(ctx context.Context) {
 		}
 		if err != nil {
 			c.add(Problem{Pos: decl.Pos, Table: decl.Name, Cause: causeOf(err, decl.Name)})
+		}
+	}
+}
+
+// custody reports files that open private keys and cannot be used.
+func (c *checking) custody() {
+	for word, err := range map[string]error{"master-key": c.s.custody.vault.fault(0), "passphrases": c.s.custody.vault.fault(1)} {
+		if err != nil {
+			c.add(Problem{Pos: c.s.cfg.Where["custody "+word], Cause: "custody " + word + ": " + err.Error()})
 		}
 	}
 }

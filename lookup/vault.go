@@ -80,12 +80,13 @@ func (v *vault) read(i int, what, path string, parse func(text string) error) {
 	v.faults[i] = err
 }
 
-// check reports what is wrong with the files.
-func (v *vault) check() error {
+// fault says why the file of master keys (0) or of passphrases (1) cannot be used
+// as it is now.
+func (v *vault) fault(i int) error {
 	v.refresh()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return errors.Join(v.faults[0], v.faults[1])
+	return v.faults[i]
 }
 
 // open returns the key in a block, whatever protects it.

@@ -39,7 +39,7 @@ func (d *DB) SetCertificates(ctx context.Context, name string, pairs ...Pair) er
 		return fmt.Errorf("certificate %s: nothing to store", name)
 	}
 	for _, p := range pairs {
-		if _, err := table.ParseKeyPairs(p.row()); err != nil {
+		if err := p.check(); err != nil {
 			return fmt.Errorf("certificate %s: %w", name, err)
 		}
 	}
@@ -54,6 +54,16 @@ func (d *DB) SetCertificates(ctx context.Context, name string, pairs ...Pair) er
 		}
 		return nil
 	})
+}
+
+// check refuses what could not be served. A key in another file is looked at now,
+// and again whenever it is served.
+func (p Pair) check() error {
+	row, err := table.KeyFiles(p.row())
+	if err == nil {
+		_, err = table.ParseKeyPairs(row)
+	}
+	return err
 }
 
 func (p Pair) row() table.Row {
@@ -90,14 +100,23 @@ func (d *DB) ListCertificates(ctx context.Context) ([]Certificate, error) {
 		func(scan func(...any) error) (c Certificate, err error) {
 			var p Pair
 			err = scan(&c.ID, &c.Name, &p.Chain, &p.Key)
-			pairs, fault := table.ParseKeyPairs(p.row())
-			c.Fault = fault
-			for _, pair := range pairs {
-				c.Leaves = append(c.Leaves, pair.Leaf)
-			}
+			c.read(p)
 			c.Chain = table.PublicPEM(p.Chain)
 			return c, err
 		})
+}
+
+// read finds the leaves, or the fault, of a row.
+func (c *Certificate) read(p Pair) {
+	row, err := table.KeyFiles(p.row())
+	var pairs []table.KeyPair
+	if err == nil {
+		pairs, err = table.ParseKeyPairs(row)
+	}
+	c.Fault = err
+	for _, pair := range pairs {
+		c.Leaves = append(c.Leaves, pair.Leaf)
+	}
 }
 
 // SetAuthority adds or replaces the trust anchors called name.

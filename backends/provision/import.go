@@ -29,6 +29,7 @@ type ImportOptions struct {
 	Existing  Existing
 	KeepGoing bool           // store the good lines; else one bad line stops everything
 	Dir       string         // that files named by lines are relative to
+	Seal      *Sealer        // seals the keys of certificates; nil: they are stored as they are
 	Progress  func(Progress) // called now and then, from one goroutine; may be nil
 }
 
@@ -109,6 +110,7 @@ type lines struct {
 	at       heading
 	plan     plan
 	dir      string
+	seal     *Sealer
 	lines    int64
 	progress func(Progress)
 	most     int64 // bad lines before reading stops; 0: any number
@@ -116,7 +118,7 @@ type lines struct {
 
 // newLines reads the heading.
 func newLines(k Kind, r io.Reader, o ImportOptions) (*lines, error) {
-	in := &lines{csv: csv.NewReader(r), at: heading{}, dir: o.Dir, progress: o.Progress}
+	in := &lines{csv: csv.NewReader(r), at: heading{}, dir: o.Dir, seal: o.Seal, progress: o.Progress}
 	if !o.KeepGoing {
 		in.most = maxBadLines
 	}
@@ -200,7 +202,7 @@ func (in *lines) work(ctx context.Context, from <-chan []row, to chan<- []row) e
 	for bundle := range from {
 		for i := range bundle {
 			if r := &bundle[i]; r.err == nil {
-				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.dir})
+				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.dir, in.seal})
 			}
 		}
 		if err := send(ctx, to, bundle); err != nil {

@@ -228,7 +228,7 @@ func testImportCertificates(t *testing.T, opened opener) {
 	const bad = "name,chain_file,key_file,chain\nc.example,b.pem,a.key,\nd.example,none.pem,,\ne.example,b.pem,,x\nf.example,.,,\na.example,a.pem,a.key,\n"
 	_, told, err := imports(t, d, Certs(), bad, o)
 	lines := strings.Split(told, "\n")
-	for i, want := range []string{"2: certificate c.example: bad certificate: private key 1", "3: certificate d.example: stat", "4: certificate e.example: both", "5: certificate f.example: " + dir + ": not a file", "6: exists already"} {
+	for i, want := range []string{"2: certificate c.example: bad certificate: private key 1", "3: certificate d.example: open", "4: certificate e.example: both", "5: certificate f.example: " + dir + ": not a regular file", "6: exists already"} {
 		if !strings.HasPrefix(lines[i], want) {
 			t.Errorf("line %q; want %q", lines[i], want)
 		}

@@ -3,7 +3,6 @@ package provision
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -19,6 +18,7 @@ type Kind struct {
 	Name    string   // for people: user
 	Columns []string // that a file may have
 	Needs   []string // that it must have
+	Seals   bool     // has private keys, which can be sealed
 
 	table string
 	// group is the column whose rows are replaced together: all targets of an
@@ -57,6 +57,7 @@ type fields struct {
 	at    heading
 	texts []string
 	dir   string // that names of files are relative to
+	seal  *Sealer
 }
 
 // get returns a field without the blanks around it; "" where there is none.
@@ -164,7 +165,7 @@ func RelayLogins() Kind {
 // it names, relative to the directory of the imported file.
 func Certs() Kind {
 	return Kind{
-		Name: "certificate", Columns: []string{"name", "chain", "key", "chain_file", "key_file"}, Needs: []string{"name"},
+		Name: "certificate", Columns: []string{"name", "chain", "key", "chain_file", "key_file"}, Needs: []string{"name"}, Seals: true,
 		table: "certificates", group: "name", taken: []string{"name"}, folded: []string{"name"},
 		plan: func(h heading) (plan, error) {
 			if !h.has("chain") && !h.has("chain_file") {
@@ -275,9 +276,6 @@ func relayFields(f fields) ([]any, error) {
 	return []any{r.Match, r.URL, r.Priority, r.Weight}, err
 }
 
-// maxPEM bounds a file with a chain or a key.
-const maxPEM = 1 << 20
-
 func certFields(f fields) ([]any, error) {
 	name, err := certName(f.get("name"))
 	if err != nil {
@@ -300,8 +298,13 @@ func certFields(f fields) ([]any, error) {
 			return nil, fmt.Errorf("certificate %s: %w", name, err)
 		}
 	}
-	if _, err := table.ParseKeyPairs(p.row()); err != nil {
+	if err := p.check(); err != nil {
 		return nil, fmt.Errorf("certificate %s: %w", name, err)
+	}
+	if f.seal != nil {
+		if p, err = f.seal.Seal(p); err != nil {
+			return nil, fmt.Errorf("certificate %s: %w", name, err)
+		}
 	}
 	return []any{name, p.Chain, orNull(p.Key)}, nil
 }
@@ -310,13 +313,5 @@ func (f fields) file(path string) (string, error) {
 	if !filepath.IsAbs(path) {
 		path = filepath.Join(f.dir, path)
 	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return "", err
-	}
-	if info.Size() > maxPEM || !info.Mode().IsRegular() {
-		return "", fmt.Errorf("%s: not a file of at most %d bytes", path, maxPEM)
-	}
-	text, err := os.ReadFile(path)
-	return string(text), err
+	return table.ReadPEMFile(path)
 }

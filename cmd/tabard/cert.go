@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -40,6 +41,8 @@ type certSource struct {
 	keyType      string
 	names        []string // further names of a self-signed certificate
 	caOut        string
+	keyRef       string
+	seal         bool
 }
 
 func (e *editor) certAdd() *cobra.Command {
@@ -57,6 +60,9 @@ own authority, whose certificate is stored as authority NAME.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			pairs, authority, err := src.pairs(args[0])
+			if err == nil && src.seal {
+				err = e.sealPairs(pairs)
+			}
 			if err != nil {
 				return err
 			}
@@ -77,7 +83,11 @@ own authority, whose certificate is stored as authority NAME.`,
 	f.StringVar(&src.keyType, "type", string(selfca.ECDSA), "key of a self-signed certificate: ecdsa, rsa or ed25519")
 	f.StringArrayVar(&src.names, "also", nil, "further `name` or address in a self-signed certificate")
 	f.StringVar(&src.caOut, "ca-out", "", "write the own authority's certificate to this `file`")
+	f.StringVar(&src.keyRef, "key-ref", "", "store no key but where it is: this `file`, which lookup reads")
+	f.BoolVar(&src.seal, "seal", false, "seal the private key, see tabard seal")
 	cmd.MarkFlagsMutuallyExclusive("chain", "self-signed")
+	cmd.MarkFlagsMutuallyExclusive("key", "key-ref", "self-signed")
+	cmd.MarkFlagsMutuallyExclusive("key-ref", "seal")
 	cmd.MarkFlagsOneRequired("chain", "self-signed")
 	return cmd
 }
@@ -89,6 +99,9 @@ func (s certSource) pairs(name string) (pairs []provision.Pair, authority string
 	}
 	if len(s.keys) > 0 && len(s.keys) != len(s.chains) {
 		return nil, "", exitf(exUsage, "%d --chain but %d --key", len(s.chains), len(s.keys))
+	}
+	if s.keyRef != "" && len(s.chains) != 1 {
+		return nil, "", exitf(exUsage, "--key-ref goes with one --chain")
 	}
 	for i, file := range s.chains {
 		chain, err := os.ReadFile(file)
@@ -102,6 +115,13 @@ func (s certSource) pairs(name string) (pairs []provision.Pair, authority string
 				return nil, "", withCode(exNoInput, err)
 			}
 			p.Key = string(key)
+		}
+		if s.keyRef != "" {
+			path, err := filepath.Abs(s.keyRef)
+			if err != nil {
+				return nil, "", err
+			}
+			p.Key = "file:" + path
 		}
 		pairs = append(pairs, p)
 	}

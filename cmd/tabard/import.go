@@ -18,7 +18,7 @@ import (
 // importer makes the import subcommand.
 func (e *editor) importer(k provision.Kind, long string) *cobra.Command {
 	var o provision.ImportOptions
-	var skip, replace bool
+	var skip, replace, seal bool
 	columns := strings.Join(k.Columns, ", ")
 	cmd := &cobra.Command{
 		Use:   "import FILE.csv",
@@ -39,6 +39,12 @@ row is there already is a bad one, unless --skip-existing or --replace says othe
 			case replace:
 				o.Existing = provision.ReplaceExisting
 			}
+			if seal {
+				var err error
+				if o.Seal, err = e.sealer(); err != nil {
+					return err
+				}
+			}
 			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
 				return e.importFile(ctx, cmd, db, k, args[0], o)
 			})
@@ -48,6 +54,9 @@ row is there already is a bad one, unless --skip-existing or --replace says othe
 	cmd.Flags().BoolVar(&skip, "skip-existing", false, "leave rows alone that are there already")
 	cmd.Flags().BoolVar(&replace, "replace", false, "replace rows that are there already")
 	cmd.MarkFlagsMutuallyExclusive("skip-existing", "replace")
+	if k.Seals {
+		cmd.Flags().BoolVar(&seal, "seal", false, "seal the private keys, see tabard seal")
+	}
 	return cmd
 }
 

@@ -33,31 +33,41 @@ func identities(cfg *config.Config) (map[string]identity, error) {
 	if os.Getuid() != 0 {
 		return ids, nil
 	}
-	named := make(map[string]config.Process)
-	for _, p := range cfg.Processes {
-		named[p.Name] = p
-	}
-	for name, fallback := range defaultUsers() {
-		p := named[name]
-		if p.User == "" {
-			p.User = fallback
-		}
-		cred, err := privsep.LookupUser(p.User)
+	for name := range defaultUsers() {
+		id, err := identityOf(cfg, name)
 		if err != nil {
-			return nil, exitf(exConfig, "process %s: %w; make it with `useradd --system --no-create-home --shell /usr/sbin/nologin %s`, or write `process %s user NAME` into the configuration",
-				name, err, p.User, name)
+			return nil, err
 		}
-		if p.Group != "" {
-			if cred.GID, err = lookupGroup(p.Group); err != nil {
-				return nil, exitf(exConfig, "process %s: %w", name, err)
-			}
-		}
-		if cred.UID == 0 {
-			cred = nil // it stays root, because the configuration says so
-		}
-		ids[name] = identity{cred, chroot(name, p.Chroot)}
+		ids[name] = id
 	}
 	return ids, nil
+}
+
+// identityOf finds the user of one process, for a start as root.
+func identityOf(cfg *config.Config, name string) (identity, error) {
+	var p config.Process
+	for _, configured := range cfg.Processes {
+		if configured.Name == name {
+			p = configured
+		}
+	}
+	if p.User == "" {
+		p.User = defaultUsers()[name]
+	}
+	cred, err := privsep.LookupUser(p.User)
+	if err != nil {
+		return identity{}, exitf(exConfig, "process %s: %w; make it with `useradd --system --no-create-home --shell /usr/sbin/nologin %s`, or write `process %s user NAME` into the configuration",
+			name, err, p.User, name)
+	}
+	if p.Group != "" {
+		if cred.GID, err = lookupGroup(p.Group); err != nil {
+			return identity{}, exitf(exConfig, "process %s: %w", name, err)
+		}
+	}
+	if cred.UID == 0 {
+		cred = nil // it stays root, because the configuration says so
+	}
+	return identity{cred, chroot(name, p.Chroot)}, nil
 }
 
 // chroot is where a process is locked up when the configuration does not say.
