@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bufio"
+	"container/list"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -64,6 +65,9 @@ type conn struct {
 
 	mu      sync.Mutex // guards waiting and the read deadline against wake
 	waiting bool       // for a command, outside a transaction
+
+	shaking *list.Element // its place among the handshakes; guarded by the door's mu
+	shakes  time.Time     // since when
 }
 
 // phase says which timeout a wait for input has.

@@ -1,6 +1,8 @@
 package smtpd
 
 import (
+	"container/list"
+	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -23,16 +25,19 @@ type door struct {
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
 	addrs     map[netip.Prefix]int
+	shaking   *list.List    // of *conn in a TLS handshake, who began first in front
+	patience  time.Duration // how long a handshake is left alone when the house is full
 	listeners map[net.Listener]*smtp.Server
 	servers   []*smtp.Server
 	refused   int       // since the last line that said so
 	told      time.Time // when that was
 }
 
-func (d *door) init(max, perAddr int) {
-	d.max, d.perAddr = max, perAddr
+func (d *door) init(max, perAddr int, patience time.Duration) {
+	d.max, d.perAddr, d.patience = max, perAddr, patience
 	d.conns = map[*conn]struct{}{}
 	d.addrs = map[netip.Prefix]int{}
+	d.shaking = list.New()
 	d.listeners = map[net.Listener]*smtp.Server{}
 	d.empty = make(chan struct{})
 }
@@ -63,7 +68,7 @@ func (d *door) enter(c *conn) (refusal string) {
 	switch {
 	case d.draining.Load():
 		return "421 4.3.2 Service shutting down\r\n"
-	case len(d.conns) >= d.max:
+	case len(d.conns) >= d.max && !d.makeRoom():
 		return "421 4.3.2 Too many connections\r\n"
 	case c.group.IsValid() && d.addrs[c.group] >= d.perAddr:
 		return "421 4.7.0 Too many connections from your address\r\n"
@@ -78,6 +83,11 @@ func (d *door) enter(c *conn) (refusal string) {
 func (d *door) leave(c *conn) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.remove(c)
+}
+
+// remove is leave; the caller holds mu.
+func (d *door) remove(c *conn) {
 	if _, in := d.conns[c]; !in {
 		return
 	}
@@ -86,6 +96,47 @@ func (d *door) leave(c *conn) {
 		delete(d.addrs, c.group)
 	}
 	d.checkEmpty()
+}
+
+// shake says that a connection begins a TLS handshake.
+func (d *door) shake(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c.shaking, c.shakes = d.shaking.PushBack(c), time.Now()
+}
+
+var errGaveWay = errors.New("gave way to another connection, because the server is full")
+
+// shook says that the handshake is over, and returns errGaveWay if the
+// connection is, too.
+func (d *door) shook(c *conn) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c.shaking == nil {
+		return errGaveWay
+	}
+	d.shaking.Remove(c.shaking)
+	c.shaking = nil
+	return nil
+}
+
+// makeRoom closes the connection whose handshake has gone on for longest, if it
+// is too long for an honest one: clients that begin TLS and stall would keep
+// everybody out otherwise. The caller holds mu.
+func (d *door) makeRoom() bool {
+	oldest := d.shaking.Front()
+	if oldest == nil {
+		return false
+	}
+	c, ok := oldest.Value.(*conn)
+	if !ok || time.Since(c.shakes) < d.patience {
+		return false
+	}
+	d.shaking.Remove(oldest)
+	c.shaking = nil
+	_ = c.raw.Close()
+	d.remove(c)
+	return true
 }
 
 // close closes the listeners, and returns what is closed when nobody is in.

@@ -65,7 +65,8 @@ func New(cfg Config, l lookup.Inbound, q queue.Client, log *slog.Logger) (*Serve
 		s.tls[s.cfg.Listeners[i].Index] = s.tlsConfig(&s.cfg.Listeners[i])
 	}
 	s.life, s.end = context.WithCancel(context.Background())
-	s.door.init(s.cfg.MaxConnections, s.cfg.MaxPerAddress)
+	// A tenth of the time that a handshake may take is plenty for who means it.
+	s.door.init(s.cfg.MaxConnections, s.cfg.MaxPerAddress, s.cfg.Timeouts.Handshake/10)
 	return s, nil
 }
 

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"os"
 	"strings"
+	"syscall"
 	"time"
 
 	"tabard/internal/address"
@@ -51,7 +53,12 @@ func (c *conn) handshake() bool {
 	defer cancel()
 	_ = c.raw.SetDeadline(time.Now().Add(limit))
 	tc := tls.Server(c.raw, c.srv.tls[c.ln.Index])
-	if err := tc.HandshakeContext(ctx); err != nil {
+	c.srv.door.shake(c)
+	err := tc.HandshakeContext(ctx)
+	if away := c.srv.door.shook(c); away != nil {
+		err = away
+	}
+	if err != nil {
 		c.handshakeFailed(err)
 		return false
 	}
@@ -75,13 +82,22 @@ func (c *conn) handshakeFailed(err error) {
 	if errors.As(err, &missing) {
 		c.warn("smtp tls failed", slog.String("name", missing.name), slog.String("error", missing.Error()))
 	}
-	text := err.Error()
-	if errors.Is(err, io.EOF) {
-		text = "connection closed during the handshake"
-	}
 	if c.reason == "" {
-		c.reason = "tls: " + text
+		c.reason = "tls: " + handshakeText(err)
 	}
+}
+
+// handshakeText says in the log's words what ended a handshake.
+func handshakeText(err error) string {
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+		return "timeout"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "connection closed during the handshake"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "connection reset during the handshake"
+	}
+	return address.OneLine(strings.TrimPrefix(err.Error(), "tls: "), 255)
 }
 
 // cipherText is version and cipher as Received and logs print them.
