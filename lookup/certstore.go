@@ -38,12 +38,14 @@ type certStore struct {
 	good   *lru[certKey, goodCert]
 	absent *lru[certKey, time.Time]
 	faults *lru[certKey, *CertificateFault]
+	expiry *expiry
 }
 
 // certKey names a certificate: where it comes from and as what.
 type certKey struct{ source, name string }
 
 type goodCert struct {
+	key  certKey
 	row  *parsedRow
 	seen time.Time
 }
@@ -62,6 +64,7 @@ func newCertStore(log *slog.Logger, clock func() time.Time) *certStore {
 		good:   newLRU[certKey, goodCert](maxGood),
 		absent: newLRU[certKey, time.Time](maxGood),
 		faults: newLRU[certKey, *CertificateFault](maxFaults),
+		expiry: newExpiry(log),
 	}
 }
 
@@ -88,7 +91,8 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 	p := custody.open(row)
 	usable := p.usable(now)
 	if len(usable) > 0 {
-		c.good.put(key, goodCert{p, now})
+		c.good.put(key, goodCert{key, p, now})
+		c.expiry.look(key, usable, now)
 		if p.err == nil {
 			c.mended(key)
 		} else {

@@ -23,8 +23,6 @@ type authority struct {
 	key  crypto.Signer
 }
 
-const day = 24 * time.Hour
-
 func newAuthority(t testing.TB, name string, parent *authority) *authority {
 	t.Helper()
 	a := &authority{t: t, key: makeKey(t, "ecdsa")}

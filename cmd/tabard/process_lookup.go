@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"sync"
 
 	"tabard/internal/config"
 	"tabard/internal/privsep"
@@ -35,7 +36,12 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 	// Sessions of other processes end before this one, so edges are served to
 	// the end and not only until the stop.
 	served, cut := context.WithCancel(context.WithoutCancel(ctx))
-	defer cut()
+	var background sync.WaitGroup
+	background.Go(func() { svc.WatchExpiry(served) })
+	defer func() {
+		cut()
+		background.Wait()
+	}()
 	c.OnEdge(func(e privsep.Endpoint) {
 		serve(served, log, e, func(s *rpc.Server) (func(), error) {
 			switch e.Name {
