@@ -49,9 +49,12 @@ func (s *Service) Check(ctx context.Context) []Problem {
 		c.match(ctx, &s.cfg.Matches[i])
 	}
 	for _, ca := range s.cfg.CAs {
-		if _, err := s.caFile(ca.Name); err != nil {
+		t, err := s.caFile(ca.Name)
+		if err != nil {
 			c.add(Problem{Pos: ca.Pos, Cause: unprefixed(err, ca.Pos)})
+			continue
 		}
+		c.overdue(t, Problem{Pos: ca.Pos, Service: "ca " + ca.Name})
 	}
 	for _, pki := range s.cfg.PKIs {
 		c.keyFile(pki)
@@ -213,15 +216,23 @@ func (c *checking) authority(ctx context.Context, pos config.Pos, ref config.Tab
 	if !c.done[asked{ref, table.CA}] {
 		c.use(ctx, pos, ref, table.CA)
 	}
-	_, err := c.s.caTable(ctx, ref, []string{c.s.hostname, wildcard})
+	t, err := c.s.caTable(ctx, ref, []string{c.s.hostname, wildcard})
 	switch {
+	case err == nil:
+		c.overdue(t, Problem{Pos: pos, Table: string(ref), Service: "ca"})
 	case !errors.Is(err, table.ErrNotFound):
-		if err != nil {
-			c.add(Problem{Pos: pos, Table: string(ref), Service: "ca", Cause: causeOf(err, string(ref))})
-		}
+		c.add(Problem{Pos: pos, Table: string(ref), Service: "ca", Cause: causeOf(err, string(ref))})
 	case use == UseClient:
 		c.add(Problem{Pos: pos, Table: string(ref), Service: "ca", Warning: true,
 			Cause: fmt.Sprintf(`no row %q or "*": no client's certificate verifies`, c.s.hostname)})
+	}
+}
+
+// overdue warns of CRLs that have run out, at the place of p.
+func (c *checking) overdue(t *trust, p Problem) {
+	p.Warning = true
+	for _, p.Cause = range t.overdue(c.s.clock()) {
+		c.add(p)
 	}
 }
 

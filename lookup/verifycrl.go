@@ -5,10 +5,12 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
+	"fmt"
 	"math/big"
 	"slices"
 	"time"
 
+	"tabard/internal/address"
 	"tabard/table"
 )
 
@@ -88,6 +90,22 @@ func newer(a, b *crl) int {
 		}
 	}
 	return a.list.ThisUpdate.Compare(b.list.ThisUpdate)
+}
+
+// overdue says of each list that has run out, and has no successor here, whose
+// certificates fail by it.
+func (t *trust) overdue(now time.Time) []string {
+	var out []string
+	for _, l := range t.crls {
+		replaced := slices.ContainsFunc(t.crls, func(o *crl) bool {
+			return bytes.Equal(o.list.RawIssuer, l.list.RawIssuer) && bytes.Equal(o.list.AuthorityKeyId, l.list.AuthorityKeyId) && newer(o, l) > 0
+		})
+		if due := l.list.NextUpdate; now.After(due) && !replaced {
+			out = append(out, fmt.Sprintf("the CRL of %s was to be replaced by %s: its certificates do not verify",
+				address.OneLine(l.list.Issuer.String(), maxIdentityLength), due.UTC().Format(time.RFC3339)))
+		}
+	}
+	return out
 }
 
 // revocation returns "" if one of the chains has no certificate that is revoked,

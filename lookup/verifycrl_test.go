@@ -4,8 +4,13 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"tabard/table"
 )
 
 // crl issues a revocation list of some certificates; number orders lists.
@@ -82,5 +87,40 @@ func crlCases(t *testing.T) []chainCase {
 		{name: "revoked on one of two paths", ca: row(second.pem(), ca.crl(1, day, inter.cert)), chain: chain(deep, inter.cert, crossed.cert)},
 		{name: "revoked on both paths", ca: row(second.pem(), ca.crl(1, day, inter.cert), second.crl(1, day, crossed.cert)), chain: chain(deep, inter.cert, crossed.cert), reason: ReasonRevoked},
 		{name: "revoked, for another name", ca: row(ca.crl(1, day, leaf)), chain: direct, peer: "other.example", reason: ReasonWrongName},
+	}
+}
+
+// `check` warns of a list that makes certificates fail, in a row and in a file.
+func TestCheckOverdueCRL(t *testing.T) {
+	ca := root(t, "ecdsa", "CRL root", nil)
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, []byte(ca.pem()+ca.crl(1, -time.Minute)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f := newFixture(t)
+	s := f.service("table anchors sqlite:/mem/anchors\nca file cert \"" + path + "\"\n" + `
+action "out" relay ca <anchors>
+match from any for any action "out"
+`)
+	for _, tt := range []struct {
+		name string
+		row  []string
+		want int
+	}{
+		{"none", []string{ca.pem()}, 1},
+		{"current", []string{ca.pem(), ca.crl(1, day)}, 1},
+		{"overdue", []string{ca.pem(), ca.crl(1, -time.Minute)}, 2},
+		{"overdue, and replaced", []string{ca.pem(), ca.crl(1, -time.Minute), ca.crl(2, day)}, 1},
+	} {
+		f.table("anchors").set(table.CA, "*", tt.row...)
+		got := s.Check(t.Context())
+		if len(got) != tt.want {
+			t.Errorf("%s: %v", tt.name, got)
+		}
+		for _, p := range got {
+			if !p.Warning || !strings.Contains(p.String(), "the CRL of CN=CRL root was to be replaced by ") {
+				t.Errorf("%s: %s", tt.name, p)
+			}
+		}
 	}
 }
