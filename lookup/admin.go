@@ -19,6 +19,8 @@ type Admin interface {
 	Query(ctx context.Context, r QueryRequest) (Answer, error)
 	// Tables tells how every declared table does, in the configuration's order.
 	Tables(ctx context.Context) ([]TableInfo, error)
+	// Certificates tells of the certificates that were asked for.
+	Certificates(ctx context.Context) ([]CertificateInfo, error)
 	// Changes waits for what a table's source tells of changes.
 	Changes(ctx context.Context, r ChangesRequest) ([]Change, error)
 }
@@ -151,6 +153,11 @@ func (e *adminEdge) Tables(c *rpc.Call[rpc.None], r *rpc.Reply[[]TableInfo]) err
 	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) ([]TableInfo, error) { return e.a.Tables(ctx) })
 }
 
+// Certificates serves Admin.Certificates.
+func (e *adminEdge) Certificates(c *rpc.Call[rpc.None], r *rpc.Reply[[]CertificateInfo]) error {
+	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) ([]CertificateInfo, error) { return e.a.Certificates(ctx) })
+}
+
 // Changes serves Admin.Changes.
 func (e *adminEdge) Changes(c *rpc.Call[ChangesRequest], r *rpc.Reply[[]Change]) error {
 	return rpc.Do(c, r, e.a.Changes)
@@ -167,6 +174,11 @@ func (r remoteAdmin) Query(ctx context.Context, req QueryRequest) (Answer, error
 // Tables implements Admin.
 func (r remoteAdmin) Tables(ctx context.Context) ([]TableInfo, error) {
 	return rpc.Invoke[rpc.None, []TableInfo](ctx, r.c, nameAdmin+".Tables", rpc.None{})
+}
+
+// Certificates implements Admin.
+func (r remoteAdmin) Certificates(ctx context.Context) ([]CertificateInfo, error) {
+	return rpc.Invoke[rpc.None, []CertificateInfo](ctx, r.c, nameAdmin+".Certificates", rpc.None{})
 }
 
 // Changes implements Admin.

@@ -2,13 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/rsa"
-	"crypto/x509"
-	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -153,67 +148,4 @@ func selfSigned(names []string, kt selfca.KeyType) (pair provision.Pair, authori
 		return pair, "", err
 	}
 	return provision.Pair{Chain: string(chain), Key: string(key)}, string(ca.PEM()), nil
-}
-
-// certInfo is one line of `cert ls`.
-type certInfo struct {
-	ID       int64     `json:"id"`
-	Name     string    `json:"name"`
-	Key      string    `json:"key"`
-	Issuer   string    `json:"issuer"`
-	NotAfter time.Time `json:"not_after"`
-	Days     int       `json:"days"`
-	State    string    `json:"state"`
-}
-
-func (e *editor) certList() *cobra.Command {
-	return lister(e, "List certificates and how long they last", []string{"NAME", "KEY", "ISSUER", "DAYS", "STATE"},
-		func(db *provision.DB, ctx context.Context) ([]certInfo, error) {
-			all, err := db.ListCertificates(ctx)
-			infos := make([]certInfo, 0, len(all))
-			for _, c := range all {
-				infos = append(infos, describeCert(c, time.Now())...)
-			}
-			return infos, err
-		},
-		func(c certInfo) []string {
-			return []string{c.Name, dash(c.Key), dash(c.Issuer), strconv.Itoa(c.Days), c.State}
-		})
-}
-
-// describeCert tells of every certificate that a row has a key for.
-func describeCert(c provision.Certificate, now time.Time) []certInfo {
-	if c.Fault != nil {
-		return []certInfo{{ID: c.ID, Name: c.Name, State: "broken: " + c.Fault.Error()}}
-	}
-	var infos []certInfo
-	for _, leaf := range c.Leaves {
-		infos = append(infos, certInfo{ID: c.ID, Name: c.Name, Key: keyName(leaf), Issuer: leaf.Issuer.CommonName,
-			NotAfter: leaf.NotAfter, Days: daysLeft(leaf, now), State: validity(leaf, now)})
-	}
-	return infos
-}
-
-func daysLeft(c *x509.Certificate, now time.Time) int {
-	return int(c.NotAfter.Sub(now).Hours() / 24)
-}
-
-func validity(c *x509.Certificate, now time.Time) string {
-	switch {
-	case now.Before(c.NotBefore):
-		return "not valid yet"
-	case now.After(c.NotAfter):
-		return "expired"
-	}
-	return "valid"
-}
-
-func keyName(c *x509.Certificate) string {
-	switch k := c.PublicKey.(type) {
-	case *ecdsa.PublicKey:
-		return "ecdsa " + k.Curve.Params().Name
-	case *rsa.PublicKey:
-		return fmt.Sprintf("rsa %d", k.N.BitLen())
-	}
-	return strings.ToLower(c.PublicKeyAlgorithm.String())
 }

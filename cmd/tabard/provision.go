@@ -67,6 +67,16 @@ func newEditor(g *globals, use, short string) (*editor, *cobra.Command) {
 	return e, cmd
 }
 
+// tableName is the table that is edited.
+func (e *editor) tableName(cfg *config.Config) string {
+	for _, t := range cfg.Tables {
+		if _, own, err := database(t); (e.table == "" || t.Name == e.table) && own && err == nil {
+			return t.Name
+		}
+	}
+	return e.table
+}
+
 // with opens the database for f.
 func (e *editor) with(ctx context.Context, f func(context.Context, *provision.DB) error) error {
 	cfg, err := e.g.load()

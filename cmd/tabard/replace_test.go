@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -65,6 +66,20 @@ func TestCertificatesAreReplacedUnderLoad(t *testing.T) {
 	}
 	stop.Store(true)
 	wg.Wait()
+	list := tabard(t, "-c", s.config, "cert", "ls")
+	for _, line := range []string{`sql\.example .* table mail +in use`, `ldap\.example .* table dir +in use`, `file\.example .* pki +in use`} {
+		if !regexp.MustCompile(`(?m)^` + line + `$`).MatchString(list) {
+			t.Errorf("cert ls lacks %s:\n%s", line, list)
+		}
+	}
+	s.exec(`UPDATE certificates SET key = 'broken' WHERE name = 'sql.example'`)
+	eventually(t, "the broken row is known", func() bool {
+		if _, err := leafOf(s.smtps, "sql.example"); err != nil {
+			t.Fatalf("a broken row displaced one that works: %v", err)
+		}
+		list := tabard(t, "-c", s.config, "cert", "ls")
+		return regexp.MustCompile(`(?m)^sql\.example .*broken: `).MatchString(list) && strings.Contains(list, "another one is served")
+	})
 	if done.Load() == 0 {
 		t.Error("there was no load")
 	}

@@ -1,0 +1,174 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tabard/backends/provision"
+	"tabard/internal/config"
+	"tabard/internal/control"
+	"tabard/internal/rpc"
+	"tabard/lookup"
+)
+
+// certInfo is one line of `cert ls`.
+type certInfo struct {
+	Source   string    `json:"source"`
+	ID       int64     `json:"id,omitempty"` // of a row
+	Name     string    `json:"name"`
+	Key      string    `json:"key"`
+	Issuer   string    `json:"issuer"`
+	NotAfter time.Time `json:"not_after,omitzero"`
+	Days     int       `json:"days"`
+	State    string    `json:"state"`
+}
+
+func (e *editor) certList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls",
+		Short: "List certificates, how long they last, and which are in use",
+		Long: `Ls lists the certificates of the table. From a running server it lists those of other
+sources too, LDAP and files for instance, that were asked for, and what it found unfit.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cfg, err := e.g.load()
+			if err != nil {
+				return err
+			}
+			var infos []certInfo
+			if err := e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
+				all, err := db.ListCertificates(ctx)
+				infos = certRows(cfg, e.tableName(cfg), all, time.Now())
+				return err
+			}); err != nil {
+				return err
+			}
+			infos = append(infos, fromServer(cfg, infos, time.Now())...)
+			rows := make([][]string, 0, len(infos))
+			for _, c := range infos {
+				rows = append(rows, []string{c.Name, dash(c.Key), dash(c.Issuer), days(c), c.Source, c.State})
+			}
+			return e.g.printList(cmd, append([]certInfo{}, infos...), []string{"NAME", "KEY", "ISSUER", "DAYS", "SOURCE", "STATE"}, rows)
+		},
+	}
+}
+
+func days(c certInfo) string {
+	if c.NotAfter.IsZero() {
+		return "-"
+	}
+	return strconv.Itoa(c.Days)
+}
+
+// certRows tells of every certificate that the rows have a key for.
+func certRows(cfg *config.Config, name string, all []provision.Certificate, now time.Time) []certInfo {
+	used := certTables(cfg)
+	var infos []certInfo
+	for _, c := range all {
+		line := certInfo{Source: "table " + name, ID: c.ID, Name: c.Name}
+		if c.Fault != nil {
+			line.State = "broken: " + c.Fault.Error()
+			infos = append(infos, line)
+		}
+		for _, leaf := range c.Leaves {
+			line.Key, line.Issuer, line.NotAfter, line.Days = lookup.KeyName(leaf), leaf.Issuer.CommonName, leaf.NotAfter, daysLeft(leaf, now)
+			line.State = validity(leaf, now)
+			switch {
+			case line.State == "valid" && laterThan(leaf, c.Name, all, now):
+				line.State = "valid, a later one is in use"
+			case line.State == "valid" && used[name]:
+				line.State = "in use"
+			case line.State == "valid":
+				line.State = "valid, but no pki <" + name + "> uses it"
+			}
+			infos = append(infos, line)
+		}
+	}
+	return infos
+}
+
+// laterThan reports whether another certificate of the name, with the same kind of
+// key, became valid later.
+func laterThan(leaf *x509.Certificate, name string, all []provision.Certificate, now time.Time) bool {
+	for _, c := range all {
+		if !strings.EqualFold(c.Name, name) {
+			continue
+		}
+		for _, other := range c.Leaves {
+			if other.PublicKeyAlgorithm == leaf.PublicKeyAlgorithm && validity(other, now) == "valid" && other.NotBefore.After(leaf.NotBefore) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// certTables are the tables that certificates are served from.
+func certTables(cfg *config.Config) map[string]bool {
+	used := make(map[string]bool)
+	for _, l := range cfg.Listeners {
+		for _, t := range l.PKITables {
+			used[string(t)] = true
+		}
+	}
+	for _, a := range cfg.Actions {
+		used[string(a.PKITable)] = true
+	}
+	return used
+}
+
+// fromServer is what a running server adds to the rows: certificates of other sources,
+// and faults of which the rows do not tell. Without a server it is nothing.
+func fromServer(cfg *config.Config, rows []certInfo, now time.Time) []certInfo {
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	c, err := control.Dial(controlSocket(cfg))
+	if err != nil {
+		return nil
+	}
+	conn, err := c.Connect(ctx, procLookup)
+	if err != nil {
+		return nil
+	}
+	client := rpc.NewClient(conn)
+	defer func() { _ = client.Close() }()
+	known, err := lookup.NewAdmin(client).Certificates(ctx)
+	if err != nil {
+		return nil
+	}
+	var infos []certInfo
+	for _, k := range known {
+		ofRow := slices.ContainsFunc(rows, func(r certInfo) bool { return r.Source == k.Source })
+		line := certInfo{Source: k.Source, Name: k.Name, Key: k.Key, Issuer: k.Issuer, NotAfter: k.NotAfter, Days: int(k.NotAfter.Sub(now).Hours() / 24), State: k.Fault}
+		switch {
+		case k.InUse:
+			line.State = "in use"
+		case k.Serving:
+			line.State += "; another one is served"
+		}
+		if !ofRow || k.Serving {
+			infos = append(infos, line)
+		}
+	}
+	return infos
+}
+
+func daysLeft(c *x509.Certificate, now time.Time) int {
+	return int(c.NotAfter.Sub(now).Hours() / 24)
+}
+
+func validity(c *x509.Certificate, now time.Time) string {
+	switch {
+	case now.Before(c.NotBefore):
+		return "not valid before " + c.NotBefore.UTC().Format(time.RFC3339)
+	case now.After(c.NotAfter):
+		return "expired"
+	}
+	return "valid"
+}
