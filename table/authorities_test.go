@@ -141,8 +141,12 @@ func TestParseCABadCRL(t *testing.T) {
 	if _, err := table.ParseCA(table.Row{ca.list(t, extension(false, 1, 2, 3)), ca.pem()}); err != nil {
 		t.Errorf("unknown extension that is not critical: %v", err)
 	}
-	if _, err := table.ParseCA(table.Row{ca.list(t, nil)}); err == nil {
-		t.Error("a list without an authority accepted")
+	for name, text := range map[string]string{
+		"a list without an authority": ca.list(t, nil), "too many blocks": strings.Repeat(ca.pem(), 1001), "too much": ca.pem() + strings.Repeat(" ", 4<<20),
+	} {
+		if _, err := table.ParseCA(table.Row{text}); err == nil {
+			t.Errorf("%s accepted", name)
+		}
 	}
 }
 
