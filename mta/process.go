@@ -111,7 +111,15 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 	if s := m.idle.take(d.key); s != nil {
 		return s, nil
 	}
-	return m.open(stop, d)
+	s, fail := m.open(stop, d)
+	if stop.Err() == nil {
+		return s, fail
+	}
+	// It may have failed for that, or have been closed when it just was open.
+	if s != nil {
+		s.quit("quit")
+	}
+	return nil, returned("stopping")
 }
 
 // done keeps a session for the next message, or ends it.

@@ -374,3 +374,41 @@ type raw []byte
 
 // MarshalCBOR implements cbor.Marshaler.
 func (r raw) MarshalCBOR() ([]byte, error) { return r, nil }
+
+// impatient is a caller that gives up on a Take whose answer is on its way.
+type impatient struct {
+	rpc.Caller
+	giveUp context.CancelFunc
+}
+
+func (c *impatient) Call(ctx context.Context, method string, args, reply any) error {
+	if method != "Worker.Take" || c.giveUp == nil {
+		return c.Caller.Call(ctx, method, args, reply)
+	}
+	err := c.Caller.Call(ctx, method, args, reply)
+	c.giveUp()
+	c.giveUp = nil
+	return errors.Join(err, ctx.Err())
+}
+
+// TestTakeGivenUp: jobs in an answer that nobody waited for any more are due
+// again at once, though the worker lives on.
+func TestTakeGivenUp(t *testing.T) {
+	r := start(t, queue.Options{})
+	_, conn, _ := r.remoteRelay(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	old := queue.NewRemoteWorker(&impatient{conn, cancel})
+	r.enqueue(message("a@x.example", "b@y.example"), text)
+	if jobs, err := old.Take(ctx, 10); !errors.Is(err, context.Canceled) {
+		t.Fatalf("%d jobs, %v", len(jobs), err)
+	}
+	next, _, _ := r.remoteRelay(t)
+	if j := takeOne(t, next); j.Envelopes[0].Attempts != 0 {
+		t.Errorf("it counts as an attempt: %+v", j)
+	}
+	r.enqueue(message("a@x.example", "c@z.example"), text)
+	if j := takeOne(t, old); addresses(j) != "c@z.example" {
+		t.Errorf("the old worker got %s", addresses(j))
+	}
+}

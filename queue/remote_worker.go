@@ -10,6 +10,9 @@ import (
 // takeGrace is how much longer than the queue a worker waits for an answer.
 const takeGrace = 30 * time.Second
 
+// takeBackWait bounds what a worker that is about to stop waits for.
+const takeBackWait = time.Second
+
 // NewRemoteWorker returns the worker behind a connection that the queue serves.
 // Calls of Take wait for each other.
 func NewRemoteWorker(c rpc.Caller) Worker {
@@ -33,6 +36,9 @@ func (w *remoteWorker) Take(ctx context.Context, limit int) ([]Job, error) {
 	for {
 		reply, err := w.take(ctx, limit)
 		if err != nil {
+			if ctx.Err() != nil {
+				w.takeBack(ctx)
+			}
 			return nil, err
 		}
 		if w.seen = reply.Seq; len(reply.Jobs) > 0 {
@@ -45,6 +51,15 @@ func (w *remoteWorker) take(ctx context.Context, limit int) (takeReply, error) {
 	ctx, cancel := context.WithTimeout(ctx, takeWait+takeGrace)
 	defer cancel()
 	return rpc.Invoke[takeRequest, takeReply](ctx, w.caller, "Worker.Take", takeRequest{Max: limit, Ack: w.seen})
+}
+
+// takeBack has the queue take back jobs that it gave when nobody waited for them
+// any more: this worker may never take again, yet live on for long.
+func (w *remoteWorker) takeBack(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), takeBackWait)
+	defer cancel()
+	// Without an answer they are due again when the worker ends.
+	_, _ = rpc.Invoke[uint64, rpc.None](ctx, w.caller, "Worker.TakeBack", w.seen)
 }
 
 // Body implements Worker.

@@ -85,6 +85,9 @@ func (s *workerService) Take(c *rpc.Call[takeRequest], r *rpc.Reply[takeReply]) 
 		case <-ctx.Done():
 			return takeReply{}, ctx.Err()
 		}
+		if ctx.Err() != nil { // TakeBack may have been here already
+			return takeReply{}, ctx.Err()
+		}
 		s.takeBack(ctx, req.Ack)
 		wait, cancel := context.WithTimeout(ctx, takeWait)
 		defer cancel()
@@ -96,6 +99,21 @@ func (s *workerService) Take(c *rpc.Call[takeRequest], r *rpc.Reply[takeReply]) 
 			return takeReply{}, err
 		}
 		return takeReply{Seq: s.remember(jobs), Jobs: toWireJobs(jobs)}, nil
+	})
+}
+
+// TakeBack returns the jobs of the last answer, unless its number is the one
+// that the peer has seen. It waits until a Take that was given up has ended.
+func (s *workerService) TakeBack(c *rpc.Call[uint64], r *rpc.Reply[rpc.None]) error {
+	return rpc.Do(c, r, func(ctx context.Context, ack uint64) (rpc.None, error) {
+		select {
+		case s.turn <- struct{}{}:
+			defer func() { <-s.turn }()
+		case <-ctx.Done():
+			return rpc.None{}, ctx.Err()
+		}
+		s.takeBack(ctx, ack)
+		return rpc.None{}, nil
 	})
 }
 
