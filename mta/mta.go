@@ -31,6 +31,7 @@ type MTA struct {
 	penalties *penalties
 	work      context.Context // ends when no more jobs are taken
 	rest      context.CancelFunc
+	rested    chan struct{}   // closed when none are
 	hard      context.Context // ends when running transactions must
 }
 
@@ -46,12 +47,20 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 		hard:      context.Background(),
 	}
 	m.work, m.rest = context.WithCancel(context.Background())
+	m.rested = make(chan struct{})
 	return m
 }
 
-// Retire makes Run take no more jobs, hand back those that wait, and return when
-// running transactions have finished, however long they take.
-func (m *MTA) Retire() { m.rest() }
+// Retire makes Run, which must be running, take no more jobs, hand back those
+// that wait, and return when running transactions have finished, however long
+// they take. Retire itself returns when no more jobs are taken, or ctx ends.
+func (m *MTA) Retire(ctx context.Context) {
+	m.rest()
+	select {
+	case <-m.rested:
+	case <-ctx.Done():
+	}
+}
 
 // Run delivers until ctx ends. Then it takes no more jobs, hands back those that
 // wait, lets running transactions finish for at most Config.StopTimeout, and
@@ -66,6 +75,7 @@ func (m *MTA) Run(ctx context.Context) error {
 	var jobs sync.WaitGroup
 	defer context.AfterFunc(ctx, m.rest)()
 	m.take(m.work, &jobs)
+	close(m.rested)
 	patience := context.AfterFunc(ctx, func() {
 		pause(m.hard, m.cfg.StopTimeout)
 		cut()
@@ -87,6 +97,8 @@ func (m *MTA) take(ctx context.Context, jobs *sync.WaitGroup) {
 		case <-free:
 			free <- struct{}{} // somebody's place; we only look
 		case <-ctx.Done():
+		}
+		if ctx.Err() != nil {
 			return
 		}
 		batch, err := m.queue.Take(ctx, len(free))

@@ -26,6 +26,8 @@ type local struct {
 	gone     map[string]bool
 	bounces  map[string]lookup.RecipientReply
 	resolved int
+	actions  []lookup.ActionInfo // more of them
+	hold     chan struct{}       // if set, Actions answers when it is closed
 }
 
 func (l *local) Delivery(_ context.Context, r lookup.DeliveryRequest) (lookup.Delivery, error) {
@@ -59,14 +61,20 @@ func (l *local) Bounce(_ context.Context, rcpt string) (lookup.RecipientReply, e
 
 func (l *local) Actions(context.Context) ([]lookup.ActionInfo, error) {
 	l.mu.Lock()
+	hold := l.hold
+	l.mu.Unlock()
+	if hold != nil {
+		<-hold
+	}
+	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.down != nil {
 		return nil, l.down
 	}
-	return []lookup.ActionInfo{
+	return append([]lookup.ActionInfo{
 		{Name: "out", Relay: true}, {Name: "smart", Relay: true, Host: true}, {Name: "box"},
 		{Name: "brief", Relay: true, TTL: time.Hour},
-	}, nil
+	}, l.actions...), nil
 }
 
 func (l *local) set(f func(*local)) {

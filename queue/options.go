@@ -74,10 +74,14 @@ func (o *Options) rules() *Rules {
 }
 
 // SetRules puts other rules in force: for messages that come from now on and for
-// the next attempts of those that are here. What is known of actions is asked
-// for again.
-func (q *Queue) SetRules(r Rules) {
+// the next attempts of those that are here. These keep when they expire and when
+// their next attempt is due. What is known of actions is asked for again; learned
+// is called when that is known, or cannot be asked for at the moment.
+func (q *Queue) SetRules(r Rules, learned func()) {
 	o := Options{Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry, WarnIntervals: r.WarnIntervals}.filled()
 	q.rules.Store(o.rules())
-	q.goWhile(func() { q.actions.renew(q.ctx) })
+	q.goWhile(func() {
+		q.actions.renew(q.ctx)
+		learned()
+	})
 }

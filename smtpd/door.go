@@ -21,7 +21,8 @@ type door struct {
 
 	draining  atomic.Bool   // set under mu, read without
 	closed    bool          // no listener may be opened
-	empty     chan struct{} // closed when all have left a closed door
+	shutAll   chan struct{} // closed when no listener is left at a closed door
+	empty     chan struct{} // closed when all have left it, too
 	mu        sync.Mutex
 	conns     map[*conn]struct{}
 	addrs     map[netip.Prefix]int
@@ -39,7 +40,7 @@ func (d *door) init(max, perAddr int, patience time.Duration) {
 	d.addrs = map[netip.Prefix]int{}
 	d.shaking = list.New()
 	d.listeners = map[net.Listener]*smtp.Server{}
-	d.empty = make(chan struct{})
+	d.shutAll, d.empty = make(chan struct{}), make(chan struct{})
 }
 
 // open registers a listener; false when the server is already stopping.
@@ -139,28 +140,43 @@ func (d *door) makeRoom() bool {
 	return true
 }
 
-// close closes the listeners, and returns what is closed when nobody is in.
-func (d *door) close() <-chan struct{} {
+// close makes the gates close their listeners when they have let in those who
+// wait outside.
+func (d *door) close() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.closed = true
 	for l := range d.listeners {
-		_ = l.Close()
+		if w, ok := l.(interface{ SetDeadline(time.Time) error }); !ok || w.SetDeadline(time.Unix(1, 0)) != nil {
+			_ = l.Close()
+		}
 	}
 	d.checkEmpty()
-	return d.empty
+}
+
+func (d *door) isClosed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.closed
 }
 
 // checkEmpty sees whether the last one has left. A listener that is still served
 // may have a connection in its hands. The caller holds mu.
 func (d *door) checkEmpty() {
-	if !d.closed || len(d.conns) > 0 || len(d.listeners) > 0 {
+	if !d.closed || len(d.listeners) > 0 {
 		return
 	}
+	closeOnce(d.shutAll)
+	if len(d.conns) == 0 {
+		closeOnce(d.empty)
+	}
+}
+
+func closeOnce(ch chan struct{}) {
 	select {
-	case <-d.empty:
+	case <-ch:
 	default:
-		close(d.empty)
+		close(ch)
 	}
 }
 
@@ -206,14 +222,35 @@ func (d *door) count(now time.Time) int {
 // those above the limits are turned away before it sees them.
 type gate struct {
 	net.Listener
-	srv *Server
-	ln  *Listener
+	srv  *Server
+	ln   *Listener
+	last int // connections let in at a closed door
+}
+
+// maxBacklog bounds the connections that are let in at a closed door: somebody
+// else may accept on the same socket, and clients may come without an end.
+const maxBacklog = 4096
+
+// accept returns the next connection; at a closed door those that the kernel
+// has ready, and then closes the socket.
+func (g *gate) accept() (net.Conn, error) {
+	raw, err := g.Listener.Accept()
+	if err == nil || !g.srv.door.isClosed() {
+		return raw, err
+	}
+	if g.last++; g.last <= maxBacklog {
+		if raw := waiting(g.Listener); raw != nil {
+			return raw, nil
+		}
+	}
+	_ = g.Listener.Close()
+	return nil, net.ErrClosed
 }
 
 // Accept waits for the next connection that is let in.
 func (g *gate) Accept() (net.Conn, error) {
 	for {
-		raw, err := g.Listener.Accept()
+		raw, err := g.accept()
 		if err != nil {
 			return nil, err
 		}

@@ -150,12 +150,22 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return nil
 }
 
-// Retire stops accepting and lets the sessions that are open go on until they
-// end by themselves, or ctx does: Shutdown is for what is left then. Nothing is
-// turned away: a connection accepted at the last moment is served.
-func (s *Server) Retire(ctx context.Context) {
+// Retire stops accepting, calls rested when that is so, and lets the sessions
+// that are open go on until they end by themselves, or ctx does: Shutdown is for
+// what is left then. Nothing is turned away: connections that the kernel has
+// ready at the last moment are served (on Linux; elsewhere they are reset, unless
+// another process accepts on the same socket). What completes its TCP handshake
+// between the last look and the close that follows it is reset everywhere.
+func (s *Server) Retire(ctx context.Context, rested func()) {
+	s.door.close()
 	select {
-	case <-s.door.close():
+	case <-s.door.shutAll:
+		rested()
+	case <-ctx.Done():
+		return
+	}
+	select {
+	case <-s.door.empty:
 	case <-ctx.Done():
 	}
 }

@@ -50,8 +50,11 @@ func (c dnsConfig) resolver() (*dns.Resolver, error) {
 	return dns.New(dns.Config{Servers: c.Servers, Hosts: hosts}), nil
 }
 
-// openTable opens the backend of a declared table.
-func openTable(cfg *config.Config, log *slog.Logger) func(context.Context, config.Table) (table.Backend, error) {
+// openFunc opens the backend of a declared table.
+type openFunc func(context.Context, config.Table) (table.Backend, error)
+
+// openTable opens them as the configuration says.
+func openTable(cfg *config.Config, log *slog.Logger) openFunc {
 	opts := table.Options{Log: log, Delim: cfg.SMTP.SubAddrDelim}
 	return func(ctx context.Context, t config.Table) (table.Backend, error) {
 		return backends.Open(ctx, t, opts)
@@ -59,13 +62,13 @@ func openTable(cfg *config.Config, log *slog.Logger) func(context.Context, confi
 }
 
 // openLookup makes the lookup service.
-func openLookup(ctx context.Context, cfg *config.Config, hostname string, names dnsConfig, log *slog.Logger) (*lookup.Service, error) {
+func openLookup(ctx context.Context, cfg *config.Config, hostname string, names dnsConfig, open openFunc, log *slog.Logger) (*lookup.Service, error) {
 	resolver, err := names.resolver()
 	if err != nil {
 		return nil, err
 	}
 	return lookup.New(ctx, lookup.Options{
-		Config: cfg, Open: openTable(cfg, log), Hostname: hostname, Logger: log, Resolver: resolver, OwnUID: os.Getuid(),
+		Config: cfg, Open: open, Hostname: hostname, Logger: log, Resolver: resolver, OwnUID: os.Getuid(),
 	})
 }
 

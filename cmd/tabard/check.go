@@ -71,7 +71,8 @@ func withService(cfg *config.Config, path string, f func(context.Context, *looku
 	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
 	defer cancel()
 	withSocket(cfg)
-	svc, err := openLookup(ctx, cfg, serverName(cfg, path), dnsConfig{cfg.Resolvers}, slog.New(slog.DiscardHandler))
+	log := slog.New(slog.DiscardHandler)
+	svc, err := openLookup(ctx, cfg, serverName(cfg, path), dnsConfig{cfg.Resolvers}, openTable(cfg, log), log)
 	if err != nil {
 		return withCode(exConfig, err)
 	}

@@ -91,7 +91,7 @@ func followsDatabase(t *testing.T, s *server, c *confDatabase, url string) {
 func TestConfigurationFromSQLite(t *testing.T) {
 	s := newServer(t)
 	path := filepath.Join(s.dir, "conf.db")
-	c := newConfDatabase(t, "sqlite", path, migrations.SQLite, "INSERT INTO configs (name, version, body) VALUES (?, ?, ?)")
+	c := newConfDatabase(t, "sqlite", path+"?_pragma=busy_timeout(10000)", migrations.SQLite, "INSERT INTO configs (name, version, body) VALUES (?, ?, ?)")
 	c.put("default", 1, s.conf("mx1.example", startSink(t, newReceipts()), s.smtp))
 	c.put("other", 1, s.conf("other.example", startSink(t, newReceipts()), s.smtp))
 	s.start(startArgs("sqlite:" + path)...)
@@ -159,4 +159,31 @@ func TestConfigurationFromPostgres(t *testing.T) {
 	eventually(t, "the database answers again", func() bool { return c.db.PingContext(t.Context()) == nil })
 	c.put("default", 9, s.conf("mx9.example", startSink(t, newReceipts()), s.smtp))
 	eventually(t, "it is followed again", func() bool { return strings.Contains(banner(t, s.smtp), "mx9.example") })
+}
+
+// TestFollowerHearsNewsOnly: what the database tells again, because the process
+// that reads it was started again, is no reason for a reload.
+func TestFollowerHearsNewsOnly(t *testing.T) {
+	f := &follower{news: make(chan struct{}, 1)}
+	for i, tt := range []struct {
+		text, fault string
+		news        bool
+	}{
+		{"", "no configuration", true}, {"", "no configuration", false}, {"a", "", true}, {"a", "", false}, {"b", "", true},
+		{"", "deleted", true}, {"", "deleted", false}, {"b", "", true}, {"b", "", false},
+	} {
+		f.told(configPiece{Name: "default", Fault: tt.fault}, []byte(tt.text))
+		news := false
+		select {
+		case <-f.news:
+			news = true
+		default:
+		}
+		if news != tt.news {
+			t.Errorf("%d: %q, %q: news: %v", i, tt.text, tt.fault, news)
+		}
+		if f.fault != tt.fault || tt.fault == "" && f.text.Text != tt.text {
+			t.Errorf("%d: %q, %q: knows %+v, %q", i, tt.text, tt.fault, f.text, f.fault)
+		}
+	}
 }

@@ -102,11 +102,17 @@ func (s sinkSession) Data(r io.Reader) error {
 // startSink runs an SMTP server that counts what arrives.
 func startSink(t *testing.T, r *receipts) string {
 	t.Helper()
+	return serveHop(t, func() smtp.Session { return sinkSession{r} })
+}
+
+// serveHop runs an SMTP server.
+func serveHop(t *testing.T, session func() smtp.Session) string {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return sinkSession{r}, nil }))
+	srv := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return session(), nil }))
 	srv.Domain = "sink.example"
 	served := make(chan struct{})
 	go func() {

@@ -264,8 +264,13 @@ func (d *dialogue) expect(code string) string {
 
 func (d *dialogue) send(line, code string) string {
 	d.t.Helper()
-	if _, err := d.conn.Write([]byte(line + "\r\n")); err != nil {
+	d.write(line + "\r\n")
+	return d.expect(code)
+}
+
+func (d *dialogue) write(text string) {
+	d.t.Helper()
+	if _, err := d.conn.Write([]byte(text)); err != nil {
 		d.t.Fatal(err)
 	}
-	return d.expect(code)
 }

@@ -22,31 +22,49 @@ type sockets struct {
 	bound []boundListener
 }
 
-// add takes over the open socket called name from have, or else opens it.
-func (s *sockets) add(listener int, name string, have []privsep.Listener, open func() (*os.File, error)) error {
-	s.bound = append(s.bound, boundListener{listener, name})
-	named := func(l privsep.Listener) bool { return l.Name == name }
-	if slices.ContainsFunc(s.files, named) {
-		return fmt.Errorf("listen on %s: named twice", name)
-	}
-	if i := slices.IndexFunc(have, named); i >= 0 {
-		s.files = append(s.files, have[i])
-		return nil
-	}
-	f, err := open()
-	if err != nil {
-		return err
-	}
-	l := privsep.Listener{Name: name, File: f}
-	s.files, s.fresh = append(s.files, l), append(s.fresh, l)
-	return nil
+// socketWish is a socket that a configuration asks for.
+type socketWish struct {
+	boundListener
+	network string // empty: the UNIX socket
+	addr    string // or its path
+	pos     config.Pos
 }
 
-// unwanted returns those of have that s has not.
-func (s *sockets) unwanted(have []privsep.Listener) []privsep.Listener {
-	return slices.DeleteFunc(slices.Clone(have), func(l privsep.Listener) bool {
-		return slices.ContainsFunc(s.files, func(kept privsep.Listener) bool { return kept.File == l.File })
-	})
+// wishes lists the sockets of every listener.
+func wishes(cfg *config.Config) ([]socketWish, error) {
+	var all []socketWish
+	for i := range cfg.Listeners {
+		l := &cfg.Listeners[i]
+		if l.Socket {
+			all = append(all, socketWish{boundListener{i, "socket"}, "", submitSocket(cfg), l.Pos})
+			continue
+		}
+		hosts, err := listenHosts(l)
+		if err != nil {
+			return nil, exitf(exConfig, "%s: %w", l.Pos, err)
+		}
+		for _, h := range hosts {
+			addr, network := net.JoinHostPort(h, l.Port), listenNetwork(l.Family)
+			name := addr
+			if network != "tcp" {
+				name = network + " " + addr
+			}
+			all = append(all, socketWish{boundListener{i, name}, network, addr, l.Pos})
+		}
+	}
+	return all, nil
+}
+
+// open opens the socket beside those that are about to go.
+func (w *socketWish) open(leaving []*os.File) (*os.File, error) {
+	if w.network == "" {
+		return bindSubmit(w.addr)
+	}
+	f, err := privsep.ListenBeside(w.network, w.addr, leaving)
+	if err != nil {
+		return nil, exitf(exUnavailable, "%s: listen on %s: %w", w.pos, w.addr, err)
+	}
+	return f, nil
 }
 
 // bindAll opens the sockets of every listener but those that are open already.
@@ -57,30 +75,41 @@ func bindAll(cfg *config.Config, have []privsep.Listener) (s sockets, err error)
 			closeAll(s.fresh)
 		}
 	}()
-	for i := range cfg.Listeners {
-		l := &cfg.Listeners[i]
-		if l.Socket {
-			if err := s.add(i, "socket", have, func() (*os.File, error) { return bindSubmit(submitSocket(cfg)) }); err != nil {
-				return s, err
-			}
+	wanted, err := wishes(cfg)
+	if err != nil {
+		return s, err
+	}
+	leaving := unwanted(have, wanted)
+	for _, w := range wanted {
+		named := func(l privsep.Listener) bool { return l.Name == w.Name }
+		if slices.ContainsFunc(s.files, named) {
+			return s, exitf(exConfig, "%s: listen on %s: named twice", w.pos, w.Name)
+		}
+		s.bound = append(s.bound, w.boundListener)
+		if i := slices.IndexFunc(have, named); i >= 0 {
+			s.files = append(s.files, have[i])
 			continue
 		}
-		hosts, err := listenHosts(l)
+		f, err := w.open(leaving)
 		if err != nil {
-			return s, exitf(exConfig, "%s: %w", l.Pos, err)
+			return s, err
 		}
-		for _, h := range hosts {
-			addr, network := net.JoinHostPort(h, l.Port), listenNetwork(l.Family)
-			name := addr
-			if network != "tcp" {
-				name = network + " " + addr
-			}
-			if err := s.add(i, name, have, func() (*os.File, error) { return privsep.Listen(network, addr) }); err != nil {
-				return s, exitf(exUnavailable, "%s: listen on %s: %w", l.Pos, addr, err)
-			}
-		}
+		l := privsep.Listener{Name: w.Name, File: f}
+		s.files, s.fresh = append(s.files, l), append(s.fresh, l)
 	}
 	return s, nil
+}
+
+// unwanted returns the TCP sockets of have that nobody wishes for.
+func unwanted(have []privsep.Listener, wanted []socketWish) []*os.File {
+	var files []*os.File
+	for _, l := range have {
+		kept := slices.ContainsFunc(wanted, func(w socketWish) bool { return w.Name == l.Name })
+		if !kept && l.Name != "socket" {
+			files = append(files, l.File)
+		}
+	}
+	return files
 }
 
 // withSocket adds the local socket, which exists whether it is configured or

@@ -45,12 +45,18 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 		}
 		return nil
 	}
+	select {
+	case <-c.Active():
+	case <-ctx.Done():
+		return nil
+	}
 	running, done := context.WithCancel(ctx)
 	defer done()
 	go func() {
 		select {
 		case <-c.Retiring():
-			m.Retire()
+			m.Retire(running)
+			rested(c, log)
 		case <-running.Done():
 		}
 	}()

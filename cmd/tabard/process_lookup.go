@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -9,12 +10,43 @@ import (
 	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/lookup"
+	"tabard/table"
 )
 
 type lookupInit struct {
 	Common common
 	Config config.Config
 	DNS    dnsConfig
+}
+
+// opener opens tables, and knows what went wrong at first. A server starts
+// without a table and opens it when it can; a reload that would lose one is
+// refused.
+type opener struct {
+	open openFunc
+
+	mu     sync.Mutex
+	done   bool
+	failed []error
+}
+
+// Open opens one table.
+func (o *opener) Open(ctx context.Context, t config.Table) (table.Backend, error) {
+	b, err := o.open(ctx, t)
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if err != nil && !o.done {
+		o.failed = append(o.failed, err)
+	}
+	return b, err
+}
+
+// fault returns why tables could not be opened until now.
+func (o *opener) fault() error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.done = true
+	return errors.Join(o.failed...)
 }
 
 func runLookup(ctx context.Context, c *privsep.Child) error {
@@ -25,9 +57,13 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 	}
 	defer end()
 	// Key and certificate files are read now, while that is still allowed.
-	svc, err := openLookup(ctx, &in.Config, in.Common.Host, in.DNS, log)
+	tables := &opener{open: openTable(&in.Config, log)}
+	svc, err := openLookup(ctx, &in.Config, in.Common.Host, in.DNS, tables.Open, log)
 	if err != nil {
 		return err
+	}
+	if err := tables.fault(); err != nil && c.Candidate() {
+		return errors.Join(err, svc.Close())
 	}
 	defer func() { _ = svc.Close() }()
 	if _, err := c.DropPrivileges(); err != nil {

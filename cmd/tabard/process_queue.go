@@ -61,13 +61,13 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 	if err != nil {
 		return err
 	}
-	c.OnUpdate(func(decode func(any) error) {
+	c.OnUpdate(func(decode func(any) error, done func()) {
 		var changed queueConfig
 		if err := decode(&changed); err != nil {
 			log.Error("changed configuration cannot be read", "error", err)
 			return
 		}
-		q.SetRules(changed.rules())
+		q.SetRules(changed.rules(), done)
 	})
 	served, cut := context.WithCancel(context.WithoutCancel(ctx))
 	defer cut()

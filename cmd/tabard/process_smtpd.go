@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"tabard/internal/privsep"
@@ -27,6 +28,19 @@ type boundListener struct {
 // drain bounds how long sessions and deliveries may go on after a stop.
 const drain = 20 * time.Second
 
+// take takes over the sockets, in the order of Listeners.
+func (in *smtpdInit) take(c *privsep.Child) ([]net.Listener, error) {
+	var sockets []net.Listener
+	for _, bound := range in.Listeners {
+		l, err := c.Listener(bound.Name)
+		if err != nil {
+			return nil, err
+		}
+		sockets = append(sockets, l)
+	}
+	return sockets, nil
+}
+
 func runSMTPD(ctx context.Context, c *privsep.Child) error {
 	var in smtpdInit
 	log, end, err := initialise(c, &in, &in.Common)
@@ -45,26 +59,32 @@ func runSMTPD(ctx context.Context, c *privsep.Child) error {
 	if _, err := c.DropPrivileges(); err != nil {
 		return err
 	}
-	failed := make(chan error, len(in.Listeners))
-	for _, bound := range in.Listeners {
-		l, err := c.Listener(bound.Name)
-		if err != nil {
-			return err
-		}
+	sockets, err := in.take(c)
+	if err != nil {
+		return err
+	}
+	if err := c.Ready(); err != nil {
+		return err
+	}
+	select {
+	case <-c.Active():
+	case <-ctx.Done():
+		return nil
+	}
+	failed := make(chan error, len(sockets))
+	for i, l := range sockets {
+		bound := in.Listeners[i]
 		go func() {
 			if err := srv.Serve(context.WithoutCancel(ctx), bound.Index, l); err != nil && ctx.Err() == nil {
 				failed <- fmt.Errorf("listener %s: %w", bound.Name, err)
 			}
 		}()
 	}
-	if err := c.Ready(); err != nil {
-		return err
-	}
 	select {
 	case err := <-failed:
 		return err
 	case <-c.Retiring():
-		srv.Retire(ctx)
+		srv.Retire(ctx, func() { rested(c, log) })
 	case <-ctx.Done():
 	}
 	patience, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)

@@ -110,6 +110,13 @@ func serve(ctx context.Context, log *slog.Logger, e privsep.Endpoint, register f
 	}()
 }
 
+// rested tells the supervisor that a retiring process takes no new work.
+func rested(c *privsep.Child, log *slog.Logger) {
+	if err := c.Rested(); err != nil {
+		log.Warn("the supervisor does not hear that no new work is taken", "error", err)
+	}
+}
+
 // nothing is what is to be done when most edges are gone.
 func nothing() {}
 

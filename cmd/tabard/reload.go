@@ -168,7 +168,7 @@ func (d *daemon) replace(ctx context.Context, load func() (loaded, error)) error
 // swap starts the processes of the configuration that load returns in place of
 // those that run.
 func (d *daemon) swap(ctx context.Context, load func() (loaded, error)) (*plan, error) {
-	l, err := load()
+	l, err := unlessEnded(ctx, load)
 	if err != nil {
 		return nil, err
 	}
@@ -180,16 +180,33 @@ func (d *daemon) swap(ctx context.Context, load func() (loaded, error)) (*plan, 
 	if p.sockets, err = bindAll(p.cfg, have); err != nil {
 		return nil, err
 	}
-	if err := d.sup.Replace(ctx, d.replaceable(p)); err != nil {
+	changed := privsep.Change{Process: procQueue, Init: d.queueInit(p), Update: p.queue}
+	if err := d.sup.Replace(ctx, d.replaceable(p), changed); err != nil {
 		closeAll(p.sockets.fresh)
 		return nil, err
 	}
 	d.install(p)
-	closeAll(p.sockets.unwanted(have))
-	if err := d.sup.Update(procQueue, d.queueInit(p), p.queue); err != nil {
-		d.log.Warn("queue learns of the new configuration when it is started again", "error", err)
-	}
 	return p, nil
+}
+
+// unlessEnded is load, but for a file system that does not answer: it must not
+// keep the server from stopping.
+func unlessEnded(ctx context.Context, load func() (loaded, error)) (loaded, error) {
+	type result struct {
+		loaded
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		l, err := load()
+		done <- result{l, err}
+	}()
+	select {
+	case r := <-done:
+		return r.loaded, r.err
+	case <-ctx.Done():
+		return loaded{}, ctx.Err()
+	}
 }
 
 // followSource reloads at SIGHUP and at changes of the database until the

@@ -89,6 +89,7 @@ type follower struct {
 
 	mu    sync.Mutex
 	part  []byte
+	known bool // it has told anything
 	text  confText
 	fault string
 }
@@ -134,13 +135,23 @@ func (f *follower) onRequest(_ context.Context, r privsep.Request) (any, error) 
 	if !p.Last {
 		return nil, nil
 	}
-	// Without a text the one before stays, in case of a restart of ours it is told again.
-	if f.fault = p.Fault; p.Fault == "" {
-		f.text = confText{p.Name, string(f.part)}
-	}
+	f.told(p, f.part)
 	f.part = nil
-	signalOnce(f.news)
 	return nil, nil
+}
+
+// told takes over a text, or why there is none: then the one before stays. A
+// process that was started again tells what is known already. The caller holds mu.
+func (f *follower) told(p configPiece, data []byte) {
+	text := f.text
+	if p.Fault == "" {
+		text = confText{p.Name, string(data)}
+	}
+	if f.known && f.fault == p.Fault && f.text == text {
+		return
+	}
+	f.known, f.fault, f.text = true, p.Fault, text
+	signalOnce(f.news)
 }
 
 // load parses what the database told last.

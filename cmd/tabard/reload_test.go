@@ -6,9 +6,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -112,12 +113,17 @@ func TestReloadRefusesFaults(t *testing.T) {
 	}
 	defer func() { _ = busy.Close() }()
 	_, busyPort, _ := net.SplitHostPort(busy.Addr().String())
+	_, ownPort, _ := net.SplitHostPort(s.smtp)
 	for name, c := range map[string]struct{ text, want string }{
 		"a parse error":        {string(good) + "lisen on lo\n", s.config + ":"},
 		"a socket in use":      {string(good) + "listen on 127.0.0.1 port " + busyPort + "\n", "address already in use"},
+		"no such table file":   {string(good) + "table t file:/does/not/exist\nmatch from any for domain <t> action \"out\"\n", "/does/not/exist"},
+		"no such action":       {strings.Replace(string(good), "action \"out\"\n", "action \"nosuch\"\n", 1), "nosuch"},
+		"one in its own way":   {string(good) + "listen on 0.0.0.0 port " + ownPort + "\n", "address already in use"},
 		"what needs a restart": {strings.Replace(string(good), "queue.db", "other.db", 1), "a change of queue needs a restart"},
 	} {
 		s.write(s.config, c.text)
+		before := s.pids()
 		if out := tabardFails(t, exConfig, "-c", s.config, "reload"); !strings.Contains(out, c.want) {
 			t.Errorf("%s: reload says %q", name, out)
 		}
@@ -127,6 +133,8 @@ func TestReloadRefusesFaults(t *testing.T) {
 		if b := banner(t, s.smtp); !strings.Contains(b, "mx1.example") {
 			t.Errorf("%s: banner %q", name, b)
 		}
+		s.log.await(t, "the old one stays in force.*"+regexp.QuoteMeta(c.want))
+		eventually(t, name+": the processes are the same", func() bool { return slices.Equal(s.pids(), before) })
 	}
 	s.write(s.config, strings.Replace(string(good), "mx1.example", "mx3.example", 1))
 	if err := s.cmd.Process.Signal(syscall.SIGHUP); err != nil {
@@ -145,20 +153,22 @@ func TestReloadUnderLoad(t *testing.T) {
 	t.Cleanup(s.stop)
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
+	s.reload() // what is opened once is open
+	s.oneGeneration()
+	files, processes := s.files(), len(s.pids())
 	acked := &acks{seen: map[int64]bool{}}
 	var res load.Result
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		res, _ = load.Run(ctx, load.Options{
-			Addr: s.smtp, Sessions: 20, PerConn: 3, Size: crashSize, From: "load@client.example", To: "n%d@example.org",
+			Addr: s.smtp, Sessions: 5, PerConn: 3, Size: crashSize, From: "load@client.example", To: "n%d@example.org",
 			Acked: acked.add, Retry: true,
 		})
 	})
-	var reloads atomic.Int32
-	for range 10 {
+	const reloads = 20
+	for range reloads {
 		s.flows(map[string]*acks{"all": acked})
-		tabard(t, "-c", s.config, "reload")
-		reloads.Add(1)
+		s.reload()
 	}
 	s.flows(map[string]*acks{"all": acked})
 	stop()
@@ -173,5 +183,10 @@ func TestReloadUnderLoad(t *testing.T) {
 	if strings.Contains(s.log.String(), "cut off") || strings.Contains(s.log.String(), "did not stop") {
 		t.Errorf("something was cut off:\n%s", s.log)
 	}
-	t.Logf("%d messages over %d reloads", res.Acked, reloads.Load())
+	s.oneGeneration()
+	if n := len(s.pids()); n != processes {
+		t.Errorf("%d processes, %d before: %v", n, processes, s.pids())
+	}
+	eventually(t, "no file is left open", func() bool { return s.files() <= files })
+	t.Logf("%d messages over %d reloads", res.Acked, reloads)
 }

@@ -25,12 +25,14 @@ type Child struct {
 	coding    *rpc.Coding
 	listeners map[string]*os.File
 	signals   chan os.Signal
+	active    chan struct{}
 	stopping  chan struct{}
 	retiring  chan struct{}
 	gone      chan struct{} // the supervisor is
 
 	mu      sync.Mutex
-	stopped bool // stopping is closed
+	begun   bool // active is closed
+	stopped bool // stopping is
 	retired bool // retiring is
 	calls   map[uint64]chan down
 	seq     uint64
@@ -39,7 +41,7 @@ type Child struct {
 	edges  sync.Mutex
 	onEdge func(Endpoint)
 	early  []Endpoint // edges that came before onEdge
-	update func(decode func(any) error)
+	update func(decode func(any) error, done func())
 	unseen *down // an update that came before OnUpdate
 }
 
@@ -66,7 +68,7 @@ func Attach() (*Child, error) {
 	}
 	c := &Child{
 		conn: conn, coding: coding, listeners: make(map[string]*os.File), signals: make(chan os.Signal, 1),
-		stopping: make(chan struct{}), retiring: make(chan struct{}), gone: make(chan struct{}), calls: make(map[uint64]chan down),
+		active: make(chan struct{}), stopping: make(chan struct{}), retiring: make(chan struct{}), gone: make(chan struct{}), calls: make(map[uint64]chan down),
 	}
 	// Notify rather than Ignore: what the process executes must not inherit it.
 	signal.Notify(c.signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
@@ -110,6 +112,10 @@ func (c *Child) greeted() error {
 // Name returns the name of the process.
 func (c *Child) Name() string { return c.hello.Name }
 
+// Candidate reports whether the process is to replace one that works: then a
+// fault that can wait otherwise is a reason to fail.
+func (c *Child) Candidate() bool { return c.hello.Candidate }
+
 // Init decodes Spec.Init into v, a pointer.
 func (c *Child) Init(v any) error {
 	coding, err := rpc.NewTrustedCoding()
@@ -151,20 +157,32 @@ func (c *Child) OnEdge(f func(Endpoint)) {
 	c.early = nil
 }
 
-// Ready tells the supervisor that the process does its work.
+// Ready tells the supervisor that the process can do its work, and does it as
+// soon as it is Active.
 func (c *Child) Ready() error { return c.tell(up{Kind: upReady}) }
 
 // Stopping is closed when the process has to stop: to finish what it is doing
 // and end. The supervisor kills it if it takes too long.
 func (c *Child) Stopping() <-chan struct{} { return c.stopping }
 
+// Active is closed when the process is in force and may take work. One that is
+// to replace another has to be Ready before: if it or one started with it cannot
+// be, it never is active, but told to stop.
+func (c *Child) Active() <-chan struct{} { return c.active }
+
 // Retiring is closed when another process has taken this one's place: it takes
-// no new work, finishes what it has without haste, and ends. Stopping may follow.
+// no new work, says so with Rested, finishes what it has without haste, and ends.
+// Stopping may follow.
 func (c *Child) Retiring() <-chan struct{} { return c.retiring }
 
+// Rested tells the supervisor that the process, which is Retiring, takes no new
+// work any more.
+func (c *Child) Rested() error { return c.tell(up{Kind: upRested}) }
+
 // OnUpdate calls f for each Supervisor.Update, in order with the edges; of those
-// that came before, for the last one. decode fills in a pointer.
-func (c *Child) OnUpdate(f func(decode func(v any) error)) {
+// that came before, for the last one. decode fills in a pointer. f must not
+// block; it calls done, then or later, when the update is in force.
+func (c *Child) OnUpdate(f func(decode func(v any) error, done func())) {
 	c.edges.Lock()
 	defer c.edges.Unlock()
 	c.update = f

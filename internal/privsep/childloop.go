@@ -43,6 +43,8 @@ func (c *Child) listen() {
 		switch {
 		case m.Kind == downStop:
 			c.stop()
+		case m.Kind == downActivate:
+			c.activate()
 		case m.Kind == downRetire:
 			c.retire()
 		case m.Kind == downUpdate:
@@ -68,6 +70,15 @@ func (c *Child) stop() {
 	}
 }
 
+func (c *Child) activate() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.begun {
+		c.begun = true
+		close(c.active)
+	}
+}
+
 func (c *Child) retire() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -88,7 +99,9 @@ func (c *Child) updated(m down) {
 }
 
 func (c *Child) tellUpdate(m down) {
-	c.update(func(v any) error { return c.coding.Unmarshal(m.Data, v) })
+	decode := func(v any) error { return c.coding.Unmarshal(m.Data, v) }
+	// Without a supervisor nobody waits for it.
+	c.update(decode, func() { _ = c.tell(up{Kind: upUpdated, ID: m.ID}) })
 }
 
 // deliver hands an answer to the request that waits for it, if any still does.

@@ -14,8 +14,52 @@ import (
 // Listen opens a TCP listener and returns it as a file for Spec.Listeners. The
 // address may be reused at once after a restart; the backlog is the system's
 // largest. MPTCP is off: it would escape the rules for TCP of a sandbox.
-func Listen(network, addr string) (*os.File, error) {
-	var lc net.ListenConfig
+func Listen(network, addr string) (*os.File, error) { return listen(network, addr, nil) }
+
+// ListenBeside is Listen where one of ours, listeners that Listen made, may be in
+// the way: a socket for all addresses beside one for 127.0.0.1 with the same
+// port, or the other way round. Each then gets what is sent to its address, the
+// one with the closer address first. What is not ours stays in the way.
+//
+// It needs SO_REUSEPORT as on Linux, which is set on both sockets for this moment
+// only: afterwards no other program can bind the address, either.
+func ListenBeside(network, addr string, ours []*os.File) (f *os.File, err error) {
+	f, err = Listen(network, addr)
+	if err == nil || !errors.Is(err, syscall.EADDRINUSE) {
+		return f, err
+	}
+	first := err
+	defer func() {
+		for _, o := range ours {
+			err = errors.Join(err, sharePort(o, false))
+		}
+		if err != nil && f != nil {
+			_ = f.Close()
+			f = nil
+		}
+	}()
+	for _, o := range ours {
+		if err := sharePort(o, true); err != nil {
+			return nil, errors.Join(first, err)
+		}
+	}
+	f, err = listen(network, addr, func(_, _ string, raw syscall.RawConn) error { return setSharePort(raw, true) })
+	if err != nil {
+		return nil, first // says it without our attempt
+	}
+	return f, sharePort(f, false)
+}
+
+func sharePort(f *os.File, on bool) error {
+	raw, err := f.SyscallConn() // f.Fd() would make it blocking, also for who shares it
+	if err != nil {
+		return fmt.Errorf("share a port: %w", err)
+	}
+	return setSharePort(raw, on)
+}
+
+func listen(network, addr string, control func(network, addr string, raw syscall.RawConn) error) (*os.File, error) {
+	lc := net.ListenConfig{Control: control}
 	lc.SetMultipathTCP(false)
 	l, err := lc.Listen(context.Background(), network, addr)
 	if err != nil {

@@ -32,8 +32,9 @@ const (
 	downEdge                         // Name, Peer, Client, and the socket
 	downAnswer                       // ID; Data or Error
 	downStop
+	downActivate
 	downRetire
-	downUpdate // Data
+	downUpdate // ID, Data
 )
 
 type down struct {
@@ -55,6 +56,7 @@ type hello struct {
 	Chroot         string
 	Undumpable     bool
 	SetuidPrograms bool
+	Candidate      bool
 }
 
 // upKind says what a child tells the supervisor.
@@ -65,6 +67,8 @@ const (
 	upLayers         // Layers
 	upFailed         // Text
 	upRequest        // ID, Text (its kind), Data
+	upRested
+	upUpdated // ID
 )
 
 type up struct {

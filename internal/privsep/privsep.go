@@ -76,6 +76,9 @@ type Options struct {
 	StartTimeout time.Duration
 	// StopTimeout bounds a clean stop of all processes together. Default 30 s.
 	StopTimeout time.Duration
+	// SwitchTimeout bounds each step of putting a generation in force: a process
+	// that does not answer must not keep the others from working. Default 5 s.
+	SwitchTimeout time.Duration
 	// MaxRetired is how many generations that were replaced may finish their
 	// work at once; the oldest one above is stopped. Default 4.
 	MaxRetired int
@@ -91,6 +94,9 @@ func (o *Options) defaults() {
 	}
 	if o.StopTimeout == 0 {
 		o.StopTimeout = 30 * time.Second
+	}
+	if o.SwitchTimeout == 0 {
+		o.SwitchTimeout = 5 * time.Second
 	}
 	if o.MaxRetired == 0 {
 		o.MaxRetired = 4

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sort"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -41,6 +42,8 @@ type config struct {
 	Garbage bool   // break the control protocol
 	Secret  string
 	Table   []string
+	Mute    bool   // never rest, and confirm updates only when asked to
+	Rest    string // rest when somebody writes to this FIFO
 }
 
 // probe is a process whose insides the tests can ask for.
@@ -49,6 +52,10 @@ type probe struct {
 	cfg  config
 	link *rpc.Link
 	quit chan struct{}
+
+	mu      sync.Mutex
+	updates []string
+	confirm []func()
 }
 
 func runProbe(ctx context.Context, c *Child) error {
@@ -81,6 +88,8 @@ func runProbe(ctx context.Context, c *Child) error {
 		}
 		go srv.Serve(context.Background(), e.Conn)
 	})
+	c.OnUpdate(p.updated)
+	go p.rest()
 	if p.cfg.Garbage {
 		c.conn.Send("not what the supervisor expects", nil)
 	}
@@ -96,6 +105,44 @@ func runProbe(ctx context.Context, c *Child) error {
 		select {}
 	}
 	return p.journal()
+}
+
+func (p *probe) updated(decode func(any) error, done func()) {
+	var text string
+	if err := decode(&text); err != nil {
+		text = err.Error()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.updates = append(p.updates, text)
+	if !p.cfg.Mute {
+		done()
+		return
+	}
+	p.confirm = append(p.confirm, done)
+}
+
+func (p *probe) rest() {
+	<-p.c.Retiring()
+	if p.cfg.Rest != "" {
+		f, err := os.Open(p.cfg.Rest)
+		if err != nil {
+			return
+		}
+		_ = f.Close()
+	}
+	if !p.cfg.Mute {
+		_ = p.c.Rested()
+	}
+}
+
+func (p *probe) active() bool {
+	select {
+	case <-p.c.Active():
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *probe) journal() error {
@@ -163,11 +210,16 @@ type state struct {
 	Undumpable bool
 	Secret     string
 	Entries    int
+	Active     bool
+	Updates    []string
 }
 
 func (s *service) State(c *rpc.Call[rpc.None], r *rpc.Reply[state]) error {
 	return rpc.Do(c, r, func(context.Context, rpc.None) (state, error) {
-		st := state{UID: os.Getuid(), GID: os.Getgid(), Secret: s.p.cfg.Secret, Entries: len(s.p.cfg.Table)}
+		st := state{UID: os.Getuid(), GID: os.Getgid(), Secret: s.p.cfg.Secret, Entries: len(s.p.cfg.Table), Active: s.p.active()}
+		s.p.mu.Lock()
+		st.Updates = s.p.updates
+		s.p.mu.Unlock()
 		var err error
 		if st.Groups, err = os.Getgroups(); err != nil {
 			return st, err
@@ -186,6 +238,19 @@ func (s *service) State(c *rpc.Call[rpc.None], r *rpc.Reply[state]) error {
 		}
 		st.NoNewPrivs, st.Undumpable = prctls()
 		return st, nil
+	})
+}
+
+// Confirm says that the updates so far are in force.
+func (s *service) Confirm(c *rpc.Call[rpc.None], r *rpc.Reply[rpc.None]) error {
+	return rpc.Do(c, r, func(context.Context, rpc.None) (rpc.None, error) {
+		s.p.mu.Lock()
+		defer s.p.mu.Unlock()
+		for _, done := range s.p.confirm {
+			done()
+		}
+		s.p.confirm = nil
+		return rpc.None{}, nil
 	})
 }
 

@@ -25,7 +25,9 @@ type process struct {
 
 	// Guarded by Supervisor.mu.
 	launched bool      // supervise runs
+	active   bool      // it may take work
 	retired  bool      // another has taken its place: it is not started again
+	update   down      // the last one; later lives begin with what it says
 	inst     *instance // nil while it does not run
 	state    State
 	since    time.Time
@@ -35,7 +37,7 @@ type process struct {
 }
 
 func newProcess(spec Spec, once bool) *process {
-	return &process{spec: spec, once: once, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{}), failed: make(chan error, 1)}
+	return &process{spec: spec, once: once, active: true, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{}), failed: make(chan error, 1)}
 }
 
 // everReady reports whether p was ready in any of its lives.
@@ -55,11 +57,24 @@ type instance struct {
 	conn    *fdpass.Conn
 	started time.Time
 	reading sync.WaitGroup
+	ended   chan struct{}
 
 	// Guarded by Supervisor.mu.
-	words  string // its last
-	layers []Layer
+	words   string // its last
+	layers  []Layer
+	rested  *event
+	updated map[uint64]*event // updates that are waited for
 }
+
+// event is what a child tells, once or more often.
+type event struct {
+	happened chan struct{} // closed by note
+	once     sync.Once
+}
+
+func newEvent() *event { return &event{happened: make(chan struct{})} }
+
+func (e *event) note() { e.once.Do(func() { close(e.happened) }) }
 
 // supervise keeps p running until the supervisor stops.
 func (s *Supervisor) supervise(p *process) {
@@ -102,6 +117,7 @@ func (s *Supervisor) live(p *process) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p.inst = nil
+	close(inst.ended)
 	switch {
 	case inst.words != "" && err != nil:
 		return fmt.Errorf("%s (%w)", inst.words, err)
@@ -116,7 +132,7 @@ var errEnded = errors.New("exit status 0")
 // start executes the program, says hello, and connects its edges.
 func (s *Supervisor) start(p *process) (*instance, error) {
 	s.mu.Lock()
-	spec := p.spec
+	spec, told, candidate := p.spec, p.update.ID, !p.active
 	s.mu.Unlock()
 	init, err := s.coding.Marshal(spec.Init)
 	if err != nil {
@@ -134,13 +150,13 @@ func (s *Supervisor) start(p *process) (*instance, error) {
 	if err != nil {
 		return nil, err
 	}
-	inst := &instance{conn: conn, cmd: s.command(spec, far), started: time.Now()}
+	inst := newInstance(conn, s.command(spec, far))
 	if err := inst.cmd.Start(); err != nil {
 		conn.Close()
 		return nil, err
 	}
 	inst.kill = func() { _ = inst.cmd.Process.Kill() }
-	if err := s.greet(spec, init, inst); err != nil {
+	if err := s.greet(spec, init, candidate, inst); err != nil {
 		// Its exit status says more than a write that failed.
 		inst.kill()
 	}
@@ -152,7 +168,27 @@ func (s *Supervisor) start(p *process) (*instance, error) {
 		return inst, nil
 	}
 	s.connectAll(p)
+	if p.update.ID != told { // it began with what was before
+		_ = inst.give(p.update, nil)
+	}
+	if p.active {
+		s.activate(p)
+	}
 	return inst, nil
+}
+
+func newInstance(conn *fdpass.Conn, cmd *exec.Cmd) *instance {
+	return &instance{
+		conn: conn, cmd: cmd, started: time.Now(), ended: make(chan struct{}),
+		rested: newEvent(), updated: map[uint64]*event{},
+	}
+}
+
+// activate lets p take work. The caller holds mu.
+func (s *Supervisor) activate(p *process) {
+	if p.active = true; p.inst != nil {
+		_ = p.inst.give(down{Kind: downActivate}, nil) // one that takes nothing is started again
+	}
 }
 
 func (s *Supervisor) command(spec Spec, control *os.File) *exec.Cmd {
@@ -180,10 +216,10 @@ func minimalEnv() []string {
 }
 
 // greet sends what a child needs before it can begin.
-func (s *Supervisor) greet(spec Spec, init []byte, inst *instance) error {
+func (s *Supervisor) greet(spec Spec, init []byte, candidate bool, inst *instance) error {
 	data, err := s.coding.Marshal(hello{
 		Name: spec.Name, Init: init, Listeners: len(spec.Listeners), Credential: spec.Credential, Chroot: spec.Chroot,
-		Undumpable: spec.Undumpable, SetuidPrograms: spec.SetuidPrograms,
+		Undumpable: spec.Undumpable, SetuidPrograms: spec.SetuidPrograms, Candidate: candidate,
 	})
 	if err != nil {
 		return err
@@ -245,6 +281,12 @@ func (s *Supervisor) note(p *process, inst *instance, m up) {
 		inst.layers = boundLayers(m.Layers)
 	case upFailed:
 		inst.words = oneLine(m.Text)
+	case upRested:
+		inst.rested.note()
+	case upUpdated:
+		if done := inst.updated[m.ID]; done != nil {
+			done.note()
+		}
 	}
 }
 

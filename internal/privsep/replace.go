@@ -4,16 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"time"
 )
+
+// Change is news for a permanent process, see Child.OnUpdate.
+type Change struct {
+	Process string
+	Init    any // what its later lives begin with
+	Update  any // what its present one is told
+}
 
 // Replace starts the processes of specs beside those of the same names, all
 // that are Replaceable, and puts them in their place when every one is ready:
-// the next generation. The ones replaced retire: they finish their work, each as
-// long as a process of their generation may still ask it. Edges connect
-// processes of one generation, and permanent processes with the one in force.
-// On an error the generation in force stays.
-func (s *Supervisor) Replace(ctx context.Context, specs []Spec) error {
+// the next generation. Then the permanent processes are told what has changed,
+// and when they know, each of the new ones is made active in turn, those that
+// others ask first. So whatever takes work finds the rules that it goes by in
+// force everywhere.
+//
+// The ones replaced retire: they finish their work, each as long as a process of
+// their generation may still ask it; listeners that only they have are closed.
+// When Replace returns, none of them takes new work. Edges connect processes of
+// one generation, and permanent processes with the one in force. On an error the
+// generation in force stays.
+func (s *Supervisor) Replace(ctx context.Context, specs []Spec, changes ...Change) error {
 	s.replacing.Lock()
 	defer s.replacing.Unlock()
 	fresh, err := s.candidates(specs)
@@ -30,11 +45,80 @@ func (s *Supervisor) Replace(ctx context.Context, specs []Spec) error {
 	if err != nil {
 		return err
 	}
-	for _, p := range old {
-		go s.retire(p, old)
-	}
+	s.closeUnwanted(old, fresh)
+	s.handOver(ctx, old, fresh, changes)
 	s.boundRetired()
 	return nil
+}
+
+// handOver gives the work of one generation to the next.
+func (s *Supervisor) handOver(ctx context.Context, old, fresh []*process, changes []Change) {
+	for _, c := range changes {
+		if err := s.Update(ctx, c.Process, c.Init, c.Update); err != nil {
+			s.opts.Log.Warn("process does not confirm the new configuration", "process", c.Process, "error", err)
+		}
+	}
+	for _, p := range slices.Backward(fresh) {
+		s.mu.Lock()
+		s.activate(p)
+		s.mu.Unlock()
+		for _, q := range old {
+			if q.spec.Name == p.spec.Name {
+				s.relieve(ctx, q, old)
+			}
+		}
+	}
+}
+
+// relieve lets p retire, and waits until it takes no new work. One that others
+// ask is not waited for: it goes on until they have ended.
+func (s *Supervisor) relieve(ctx context.Context, p *process, generation []*process) {
+	if slices.ContainsFunc(generation, func(q *process) bool { return s.asks(q, p) }) {
+		go s.retire(p, generation)
+		return
+	}
+	inst := s.retire(p, generation)
+	if inst == nil {
+		return
+	}
+	if err := s.await(ctx, inst.rested, inst); err != nil {
+		s.opts.Log.Warn("old process does not confirm that it takes no new work", "process", p.spec.Name, "error", err)
+	}
+}
+
+// await waits for what an instance is to do, its end included.
+func (s *Supervisor) await(ctx context.Context, e *event, inst *instance) error {
+	late := time.NewTimer(s.opts.SwitchTimeout)
+	defer late.Stop()
+	select {
+	case <-e.happened:
+	case <-inst.ended:
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.halt:
+		return ErrStopping
+	case <-late.C:
+		return fmt.Errorf("no answer within %v", s.opts.SwitchTimeout)
+	}
+	return nil
+}
+
+// closeUnwanted closes the listeners that old has and fresh has not. A process
+// of old, which is not started again, still has its own copies.
+func (s *Supervisor) closeUnwanted(old, fresh []*process) {
+	wanted := map[*os.File]bool{}
+	for _, p := range fresh {
+		for _, l := range p.spec.Listeners {
+			wanted[l.File] = true
+		}
+	}
+	for _, p := range old {
+		for _, l := range p.spec.Listeners {
+			if !wanted[l.File] {
+				_ = l.File.Close()
+			}
+		}
+	}
 }
 
 // candidates makes the processes of the next generation, each before the one
@@ -62,7 +146,7 @@ func (s *Supervisor) candidates(specs []Spec) ([]*process, error) {
 	var fresh []*process
 	for i, spec := range specs {
 		p := newProcess(spec, false)
-		p.gen = s.lastGen
+		p.gen, p.active = s.lastGen, false
 		s.procs = slices.Insert(s.procs, slices.Index(s.procs, places[i]), p)
 		fresh = append(fresh, p)
 	}
@@ -110,7 +194,8 @@ func (s *Supervisor) promote(fresh []*process) ([]*process, error) {
 }
 
 // retire lets p finish its work once none of its generation can ask it any more.
-func (s *Supervisor) retire(p *process, generation []*process) {
+// It returns who was told so, nil when p does not run.
+func (s *Supervisor) retire(p *process, generation []*process) *instance {
 	for _, q := range generation {
 		if !s.asks(q, p) {
 			continue
@@ -118,7 +203,7 @@ func (s *Supervisor) retire(p *process, generation []*process) {
 		select {
 		case <-q.done:
 		case <-s.halt:
-			return
+			return nil
 		}
 	}
 	s.mu.Lock()
@@ -130,6 +215,7 @@ func (s *Supervisor) retire(p *process, generation []*process) {
 	if inst != nil {
 		_ = inst.conn.Send(down{Kind: downRetire}, nil) // one that takes nothing has ended
 	}
+	return inst
 }
 
 func (s *Supervisor) asks(from, to *process) bool {
@@ -206,8 +292,9 @@ func (p *process) title() string {
 }
 
 // Update makes init what later lives of the process called name begin with, and
-// sends update to the present one, if it has any: see Child.OnUpdate.
-func (s *Supervisor) Update(name string, init, update any) error {
+// sends update to the present one, if it has any: see Child.OnUpdate. It waits
+// until that is in force.
+func (s *Supervisor) Update(ctx context.Context, name string, init, update any) error {
 	data, err := s.coding.Marshal(update)
 	if err != nil {
 		return err
@@ -219,13 +306,22 @@ func (s *Supervisor) Update(name string, init, update any) error {
 		return fmt.Errorf("%s: %w", name, ErrNoSuch)
 	}
 	p.spec.Init = init
-	inst := p.inst
+	p.update = down{Kind: downUpdate, ID: p.update.ID + 1, Data: data}
+	inst, m, done := p.inst, p.update, newEvent()
+	if inst != nil {
+		inst.updated[m.ID] = done
+		defer func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			delete(inst.updated, m.ID)
+		}()
+	}
 	s.mu.Unlock()
 	if inst == nil {
 		return nil
 	}
-	if err := inst.give(down{Kind: downUpdate, Data: data}, nil); err != nil {
+	if err := inst.give(m, nil); err != nil {
 		return errors.Join(fmt.Errorf("%s: it is started again", name), err)
 	}
-	return nil
+	return s.await(ctx, done, inst)
 }
