@@ -226,3 +226,25 @@ func (s *settings) defaults(filter string) error {
 	}
 	return nil
 }
+
+// Addresses returns host:port of the servers behind a table's source that are
+// reached by TCP.
+func Addresses(source, name string) ([]string, error) {
+	var set *settings
+	var err error
+	if strings.Contains(source, "://") {
+		set, err = parseURL(source, name)
+	} else {
+		set, err = readConf(source, name)
+	}
+	if err != nil {
+		return nil, err
+	}
+	var addrs []string
+	for _, s := range set.servers {
+		if s.network() == "tcp" {
+			addrs = append(addrs, s.addr)
+		}
+	}
+	return addrs, nil
+}

@@ -259,3 +259,10 @@ func (t *Table) Close() error {
 	t.idle = nil
 	return nil
 }
+
+// Address returns the network ("tcp" or "unix") and the address behind the source
+// of the table called name.
+func Address(source, name string) (network, address string, err error) {
+	network, address, _, err = parseSource(source, name)
+	return network, address, err
+}
