@@ -88,6 +88,9 @@ func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
 	return queueConfig{Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce}
 }
 
+// dir is the spool: all that the queue process has of the file system.
+func (c queueConfig) dir() string { return filepath.Dir(c.Path) }
+
 // rules are what can change while the queue runs.
 func (c queueConfig) rules() queue.Rules {
 	return queue.Rules{Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry, WarnIntervals: c.Bounce.WarnIntervals}
@@ -95,7 +98,7 @@ func (c queueConfig) rules() queue.Rules {
 
 // openStore opens the queue's database, and makes it when there is none.
 func (c queueConfig) openStore(ctx context.Context) (*queuesqlite.Store, error) {
-	if err := os.MkdirAll(filepath.Dir(c.Path), 0o700); err != nil {
+	if err := os.MkdirAll(c.dir(), 0o700); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
 	return queuesqlite.Open(ctx, c.Path)

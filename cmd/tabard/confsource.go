@@ -161,13 +161,17 @@ func (s confSource) open(ctx context.Context, log *slog.Logger) (*table.Table, e
 	if err != nil {
 		return nil, err
 	}
-	kind, source := s.backend()
-	decl := config.Table{Pos: config.Pos{File: "-c", Line: 1, Col: 1}, Name: "config", Kind: kind, Source: source}
-	b, err := backends.Open(ctx, decl, table.Options{Log: log})
+	b, err := backends.Open(ctx, s.declared(), table.Options{Log: log})
 	if err != nil {
 		return nil, err
 	}
 	return table.New("config", b, 0), nil
+}
+
+// declared is the database as a table.
+func (s confSource) declared() config.Table {
+	kind, source := s.backend()
+	return config.Table{Pos: config.Pos{File: "-c", Line: 1, Col: 1}, Name: "config", Kind: kind, Source: source}
 }
 
 // names are those that the configuration may have, in order of preference.

@@ -84,6 +84,7 @@ type server struct {
 	cmd      *exec.Cmd
 	done     chan struct{}
 	exit     error
+	prepare  func(*exec.Cmd) // changes how the server is started; may be nil
 }
 
 // program returns a command that runs tabard.
@@ -118,8 +119,13 @@ func freeAddr(t testing.TB) string {
 // listens. It is stopped when the test ends.
 func startQuickstart(t *testing.T) *server {
 	t.Helper()
-	dir := filepath.Join(t.TempDir(), "q")
-	s := &server{t: t, dir: dir, config: filepath.Join(dir, "tabard.conf"), smtp: freeAddr(t), smtps: freeAddr(t), submit: freeAddr(t)}
+	return quickstartIn(t, filepath.Join(t.TempDir(), "q"), nil)
+}
+
+// quickstartIn is startQuickstart in a directory that does not exist yet.
+func quickstartIn(t *testing.T, dir string, prepare func(*exec.Cmd)) *server {
+	t.Helper()
+	s := &server{t: t, dir: dir, config: filepath.Join(dir, "tabard.conf"), smtp: freeAddr(t), smtps: freeAddr(t), submit: freeAddr(t), prepare: prepare}
 	s.start("quickstart", "--smtp", s.smtp, "--smtps", s.smtps, "--submission", s.submit, dir)
 	s.user = s.out.await(t, `(?m)^user: (\S+)$`)[1]
 	s.password = s.out.await(t, `(?m)^password: (\S+)$`)[1]
@@ -156,6 +162,9 @@ func (s *server) start(args ...string) {
 	s.out, s.log = newLogBuffer(), newLogBuffer()
 	s.cmd = program(args...)
 	s.cmd.Stdout, s.cmd.Stderr = s.out, s.log
+	if s.prepare != nil {
+		s.prepare(s.cmd)
+	}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}

@@ -12,7 +12,12 @@ import (
 func TestMain(m *testing.M) {
 	// The daemon starts its own program again for each process: that is this
 	// test binary.
-	if _, ok := privsep.ChildName(os.Args); ok || os.Getenv(asProgram) != "" {
+	_, child := privsep.ChildName(os.Args)
+	if child {
+		serveProbes()
+	}
+	forgetCalls()
+	if child || os.Getenv(asProgram) != "" {
 		main()
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"time"
 
+	"tabard/internal/config"
 	"tabard/internal/privsep"
 	"tabard/table"
 )
@@ -51,7 +52,7 @@ func runConfig(ctx context.Context, c *privsep.Child) error {
 		return err
 	}
 	defer func() { _ = t.Backend().Close() }()
-	if _, err := c.DropPrivileges(); err != nil {
+	if _, err := c.DropPrivileges(tablesProfile([]config.Table{src.declared()})); err != nil {
 		return err
 	}
 	if err := c.Ready(); err != nil {

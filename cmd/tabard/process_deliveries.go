@@ -14,6 +14,7 @@ import (
 type mtaInit struct {
 	Common common
 	Config mtaConfig
+	Reach  mtaReach
 	Paused bool
 }
 
@@ -29,7 +30,7 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.DropPrivileges(); err != nil {
+	if _, err := c.DropPrivileges(in.Reach.profile()); err != nil {
 		return err
 	}
 	c.OnEdge(func(e privsep.Endpoint) {
@@ -73,6 +74,7 @@ func ended(ctx context.Context, err error) error {
 
 type deliverInit struct {
 	Common common
+	Means  deliverMeans
 }
 
 // deliverIdle is how long a deliver process waits for more mail of its user.
@@ -85,7 +87,7 @@ func runDeliver(ctx context.Context, c *privsep.Child) error {
 		return err
 	}
 	defer end()
-	if _, err := c.DropPrivileges(); err != nil {
+	if _, err := c.DropPrivileges(in.Means.profile()); err != nil {
 		return err
 	}
 	toQueue := rpc.NewLink(procQueue)

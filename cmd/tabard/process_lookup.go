@@ -66,7 +66,7 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 		return errors.Join(err, svc.Close())
 	}
 	defer func() { _ = svc.Close() }()
-	if _, err := c.DropPrivileges(); err != nil {
+	if _, err := c.DropPrivileges(tablesProfile(in.Config.Tables)); err != nil {
 		return err
 	}
 	// Sessions of other processes end before this one, so edges are served to

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 
@@ -32,7 +33,11 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 		return err
 	}
 	defer end()
-	if _, err := c.DropPrivileges(); err != nil {
+	// What SQLite sorts and does not keep in memory goes there, too.
+	if err := os.Setenv("SQLITE_TMPDIR", in.Config.dir()); err != nil {
+		return err
+	}
+	if _, err := c.DropPrivileges(queueProfile(in.Config)); err != nil {
 		return err
 	}
 	store, err := in.Config.openStore(ctx)

@@ -56,7 +56,7 @@ func runSMTPD(ctx context.Context, c *privsep.Child) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.DropPrivileges(); err != nil {
+	if _, err := c.DropPrivileges(smtpdProfile()); err != nil {
 		return err
 	}
 	sockets, err := in.take(c)

@@ -90,6 +90,7 @@ func (p *plan) permits(next *plan) error {
 	for what, same := range map[string]bool{
 		"queue":   p.queue.Path == next.queue.Path,
 		"control": controlSocket(p.cfg) == controlSocket(next.cfg),
+		"sandbox": sandboxMode(p.cfg) == sandboxMode(next.cfg),
 		"process": slices.EqualFunc(p.cfg.Processes, next.cfg.Processes, sameProcess),
 	} {
 		if !same {
@@ -123,8 +124,8 @@ func (d *daemon) replaceable(p *plan) []privsep.Spec {
 	c := d.commonOf(p)
 	specs := []privsep.Spec{
 		{Name: procSMTPD, Listeners: p.sockets.files, Init: smtpdInit{c, smtpd.FromConfig(p.cfg, p.host), p.sockets.bound}},
-		{Name: procMTA, Init: mtaInit{c, mtaConfig{p.host, p.names}, d.paused("mta")}},
-		{Name: procLookup, Init: lookupInit{c, *p.cfg, p.names}, Undumpable: true},
+		{Name: procMTA, Init: mtaInit{c, mtaConfig{p.host, p.names}, newMTAReach(p.cfg, d.log), d.paused("mta")}},
+		{Name: procLookup, Init: lookupInit{c, *p.cfg, p.names}},
 	}
 	for i := range specs {
 		specs[i] = p.confined(specs[i])
@@ -133,10 +134,11 @@ func (d *daemon) replaceable(p *plan) []privsep.Spec {
 	return specs
 }
 
-// confined says who a process becomes, and where.
+// confined says who a process becomes, and where, and closes its memory: through
+// every one of them pass passwords, or mail.
 func (p *plan) confined(s privsep.Spec) privsep.Spec {
 	id := p.ids[s.Name]
-	s.Credential, s.Chroot = id.cred, id.chroot
+	s.Credential, s.Chroot, s.Sandbox, s.Undumpable = id.cred, id.chroot, sandboxMode(p.cfg), true
 	return s
 }
 
@@ -245,6 +247,7 @@ type served struct{ d *daemon }
 // Status implements control.Supervisor.
 func (s served) Status() privsep.Status {
 	st := s.d.sup.Status()
+	st.Processes = append([]privsep.ProcessStatus{s.d.self}, st.Processes...)
 	if f := s.d.follow; f != nil {
 		st.Processes = append(st.Processes, f.sup.Status().Processes...)
 	}

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"tabard/internal/privsep"
+	"tabard/internal/sandbox"
 )
 
 // maxConfig bounds a configuration from a database, in bytes.
@@ -98,7 +99,8 @@ type follower struct {
 func (f *follower) spec(o runOptions) (privsep.Spec, error) {
 	spec := privsep.Spec{
 		Name: procConfig, Undumpable: true, OnRequest: f.onRequest,
-		Init: configInit{common{Log: o.log, Profile: os.Getenv(profileEnv)}, f.src.path, f.src.name},
+		Sandbox: sandbox.BestEffort, // it is there before the configuration is
+		Init:    configInit{common{Log: o.log, Profile: os.Getenv(profileEnv)}, f.src.path, f.src.name},
 	}
 	if os.Getuid() != 0 {
 		return spec, nil

@@ -105,6 +105,9 @@ func (d *daemon) run(ctx context.Context, l loaded, ready func()) error {
 	if err != nil {
 		return err
 	}
+	d.self = privsep.ProcessStatus{
+		Name: "supervisor", PID: os.Getpid(), State: privsep.StateRunning, Since: time.Now(), Layers: []privsep.Layer{privsep.CloseMemory()},
+	}
 	d.install(next)
 	ctl, err := d.controlListener()
 	if err != nil {
@@ -123,6 +126,7 @@ func (d *daemon) run(ctx context.Context, l loaded, ready func()) error {
 	// mail is refused for the moment, which costs more than starting it.
 	backoff := privsep.Backoff{Max: 2 * time.Second}
 	if d.sup, err = privsep.New(specs, d.edges(), privsep.Options{Log: log, Backoff: backoff, Ready: func() {
+		warnUnconfined(log, sandboxMode(next.cfg), served{d}.Status().Processes)
 		log.Info("ready", "host", next.host, "config", d.src.String(), "pid", os.Getpid())
 		if ready != nil {
 			ready()
@@ -132,7 +136,7 @@ func (d *daemon) run(ctx context.Context, l loaded, ready func()) error {
 	}
 	defer d.serveControl(ctx, ctl)()
 	defer d.followSource(ctx)()
-	return withCode(exUnavailable, d.sup.RunUntilSignal(ctx, syscall.SIGTERM, syscall.SIGINT))
+	return confinedCode(d.sup.RunUntilSignal(ctx, syscall.SIGTERM, syscall.SIGINT))
 }
 
 // daemon is a server about to run.
@@ -141,7 +145,8 @@ type daemon struct {
 	opts   runOptions
 	log    *slog.Logger
 	sup    *privsep.Supervisor
-	follow *follower // of a database; else nil
+	self   privsep.ProcessStatus // of the supervisor
+	follow *follower             // of a database; else nil
 
 	reloading sync.Mutex // held by reload
 
@@ -200,7 +205,12 @@ func (d *daemon) onQueueRequest(ctx context.Context, r privsep.Request) (any, er
 	if err != nil {
 		return nil, err
 	}
-	spec := privsep.Spec{Name: deliverName(as.UID), Init: deliverInit{d.common()}, Credential: cred, SetuidPrograms: true}
+	p := d.plan()
+	means := newDeliverMeans(p.cfg)
+	spec := privsep.Spec{
+		Name: deliverName(as.UID), Init: deliverInit{d.common(), means}, Credential: cred,
+		SetuidPrograms: means.Programs, Sandbox: sandboxMode(p.cfg),
+	}
 	return nil, d.spawnDeliver(ctx, spec)
 }
 

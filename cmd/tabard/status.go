@@ -92,19 +92,51 @@ func (g *globals) printStatus(out io.Writer, st status, now time.Time) error {
 	}
 	var rows [][]string
 	for _, p := range st.Processes {
-		var layers []string
-		for _, l := range p.Layers {
-			if !l.Held {
-				l.Name += " (no)"
-			}
-			layers = append(layers, l.Name)
-		}
-		rows = append(rows, []string{p.Name, strconv.Itoa(p.PID), string(p.State), now.Sub(p.Since).Round(time.Second).String(), strconv.Itoa(p.Restarts), dash(strings.Join(layers, ", "))})
+		rows = append(rows, []string{p.Name, strconv.Itoa(p.PID), string(p.State), now.Sub(p.Since).Round(time.Second).String(), strconv.Itoa(p.Restarts), dash(layerList(p.Layers))})
 	}
 	if err := printColumns(out, []string{"PROCESS", "PID", "STATE", "UPTIME", "RESTARTS", "CONFINED BY"}, rows); err != nil {
 		return err
 	}
+	if gaps := unconfined(st.Processes); len(gaps) > 0 {
+		_, _ = fmt.Fprintf(out, "\n%s\n", strings.Join(gaps, "\n"))
+	}
 	return printTables(out, st)
+}
+
+// layerList names the layers: first those that hold, then those that do not.
+func layerList(layers []privsep.Layer) string {
+	var held, missing []string
+	for _, l := range layers {
+		switch {
+		case l.Held:
+			held = append(held, l.Name)
+		case !l.Waived:
+			missing = append(missing, "no "+l.Name)
+		}
+	}
+	return strings.Join(append(held, missing...), ", ")
+}
+
+// unconfined says why layers do not hold, each reason once.
+func unconfined(processes []privsep.ProcessStatus) []string {
+	var order []string
+	names := make(map[string][]string)
+	for _, p := range processes {
+		for _, l := range p.Layers {
+			why := "without " + l.Name + ": " + l.Reason
+			if l.Held {
+				continue
+			}
+			if names[why] == nil {
+				order = append(order, why)
+			}
+			names[why] = append(names[why], p.Name)
+		}
+	}
+	for i, why := range order {
+		order[i] = strings.Join(names[why], ", ") + " " + why
+	}
+	return order
 }
 
 func printTables(out io.Writer, st status) error {

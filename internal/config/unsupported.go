@@ -63,7 +63,6 @@ func globalGaps() []gap[Config] {
 		{"admd", given("admd")},
 		{"log sql", given("log sql")},
 		{"metrics", given("metrics")},
-		{"sandbox require", func(c *Config) bool { return c.Sandbox == "require" }},
 		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
 		{"queue compression", given("queue compression")},
 		{"queue encryption", given("queue encryption")},

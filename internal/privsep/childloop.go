@@ -2,6 +2,7 @@ package privsep
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -9,8 +10,9 @@ import (
 )
 
 // Main runs a process: it attaches, calls run, and returns the exit status for
-// os.Exit. The context of run ends when the process has to stop. An error of
-// run becomes the supervisor's reason for its end.
+// os.Exit: ExitUnconfined if run failed with ErrUnconfined, else 1 if it failed.
+// The context of run ends when the process has to stop. An error of run becomes
+// the supervisor's reason for its end.
 func Main(run func(ctx context.Context, c *Child) error) int {
 	c, err := Attach()
 	if err != nil {
@@ -25,6 +27,9 @@ func Main(run func(ctx context.Context, c *Child) error) int {
 	}()
 	if err := run(ctx, c); err != nil {
 		c.Fail(err)
+		if errors.Is(err, ErrUnconfined) {
+			return ExitUnconfined
+		}
 		return 1
 	}
 	return 0

@@ -5,12 +5,24 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"tabard/internal/sandbox"
 )
+
+// ErrUnconfined is the error of a process that would lack a layer although the
+// configuration says `sandbox require`.
+var ErrUnconfined = errors.New("sandbox require")
+
+// ExitUnconfined is the exit status of a process that ends with ErrUnconfined:
+// EX_CONFIG of sysexits.h.
+const ExitUnconfined = 78
 
 // Credential is a user and group id to become.
 type Credential struct {
@@ -37,30 +49,48 @@ func LookupUser(name string) (*Credential, error) {
 
 // DropPrivileges gives up for good what the process does not need, by its Spec:
 // it enters its root directory and becomes its user (as root only), keeps its
-// memory to itself, and gives up gaining privileges by execution. What the
-// system cannot do, or cannot without root, is reported as a layer that is not
-// held, to the supervisor too; what it refuses to root is an error, and the
-// process must not go on.
-func (c *Child) DropPrivileges() ([]Layer, error) {
+// memory to itself, gives up gaining privileges by execution, and everything
+// that is not in p. What the system cannot do, or cannot without root, is
+// reported as a layer that is not held, to the supervisor too; what it refuses to
+// root is an error, as is a layer that Spec.Sandbox requires (ErrUnconfined). After
+// an error the process must not go on.
+func (c *Child) DropPrivileges(p sandbox.Profile) ([]Layer, error) {
 	_ = time.Now().String() // reads the time zone while there are files
 	var layers []Layer
-	for _, step := range []func(hello) ([]Layer, error){dropRoot, dropDumps, dropGains} {
+	begin := func(h hello) ([]Layer, error) { return sandbox.Begin(h.Sandbox, inside(p, h)), nil }
+	finish := func(h hello) ([]Layer, error) { return sandbox.Finish(h.Sandbox, p), nil }
+	for _, step := range []func(hello) ([]Layer, error){goToRoot, begin, dropRoot, dropDumps, finish, dropGains} {
 		l, err := step(c.hello)
 		if err != nil {
 			return nil, fmt.Errorf("drop privileges: %w", err)
 		}
 		layers = append(layers, l...)
 	}
+	if c.hello.Sandbox == sandbox.Require {
+		if err := required(layers); err != nil {
+			return nil, err
+		}
+	}
 	return layers, c.ReportLayers(layers...)
 }
 
-// layer is held if err is nil.
-func layer(name string, err error) Layer {
-	if err != nil {
-		return Layer{Name: name, Reason: err.Error()}
+// required names the layers that the system lacks. That the server was not
+// started as root is how it was started, and no fault of the system.
+func required(layers []Layer) error {
+	var errs []error
+	for _, l := range layers {
+		if !l.Held && !l.Waived && l.Name != layerUser && l.Name != layerRoot {
+			errs = append(errs, fmt.Errorf("%w: %s: %s", ErrUnconfined, l.Name, l.Reason))
+		}
 	}
-	return Layer{Name: name, Held: true}
+	return errors.Join(errs...)
 }
+
+// Names of the layers that need root.
+const (
+	layerUser = "own user"
+	layerRoot = "empty root directory"
+)
 
 var (
 	errNotRoot = errors.New("not started as root")
@@ -76,23 +106,43 @@ func dropRoot(h hello) ([]Layer, error) {
 	case h.Credential == nil:
 		why = errNoUser
 	}
-	layers := []Layer{layer("own user", why)}
+	layers := []Layer{sandbox.NewLayer(layerUser, why)}
 	if h.Chroot != "" {
-		layers = append(layers, layer("empty root directory", why))
+		layers = append(layers, sandbox.NewLayer(layerRoot, why))
 	}
 	if why != nil {
 		return layers, nil
 	}
-	if err := enterRoot(h.Chroot); err != nil {
-		return nil, err
+	if h.Chroot != "" {
+		if err := syscall.Chroot("."); err != nil {
+			return nil, fmt.Errorf("chroot %s: %w", h.Chroot, err)
+		}
 	}
 	return layers, become(*h.Credential)
 }
 
-func enterRoot(dir string) error {
-	if dir == "" {
-		return nil
+// inside returns p with paths as they are before the change of root directory.
+func inside(p sandbox.Profile, h hello) sandbox.Profile {
+	if os.Geteuid() != 0 || h.Credential == nil || h.Chroot == "" || h.Chroot == EmptyRoot {
+		return p
 	}
+	p.Writes = slices.Clone(p.Writes)
+	for i, dir := range p.Writes {
+		p.Writes[i] = filepath.Join(h.Chroot, dir)
+	}
+	return p
+}
+
+// goToRoot makes what is to be the root directory the current one, while files
+// can be seen.
+func goToRoot(h hello) ([]Layer, error) {
+	if h.Chroot == "" || h.Credential == nil || os.Geteuid() != 0 {
+		return nil, nil
+	}
+	return nil, enter(h.Chroot)
+}
+
+func enter(dir string) error {
 	remove := dir == EmptyRoot
 	if remove {
 		var err error
@@ -104,12 +154,7 @@ func enterRoot(dir string) error {
 		return err
 	}
 	if remove {
-		if err := os.Remove(dir); err != nil {
-			return err
-		}
-	}
-	if err := syscall.Chroot("."); err != nil {
-		return fmt.Errorf("chroot %s: %w", dir, err)
+		return os.Remove(dir)
 	}
 	return nil
 }
@@ -134,18 +179,23 @@ func become(cr Credential) error {
 	return nil
 }
 
+// CloseMemory closes the memory of the calling process, the supervisor, to others
+// of its user: it may hold passwords from the configuration.
+func CloseMemory() Layer { return sandbox.NewLayer("undumpable", setUndumpable()) }
+
 // dropDumps comes after the change of user, which resets it.
 func dropDumps(h hello) ([]Layer, error) {
 	if !h.Undumpable {
 		return nil, nil
 	}
 	core := unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
-	return []Layer{layer("no core dumps", core), layer("undumpable", setUndumpable())}, nil
+	return []Layer{sandbox.NewLayer("no core dumps", core), sandbox.NewLayer("undumpable", setUndumpable())}, nil
 }
 
+// dropGains comes after the sandbox, which does the same for its own sake.
 func dropGains(h hello) ([]Layer, error) {
 	if h.SetuidPrograms {
 		return nil, nil
 	}
-	return []Layer{layer("no new privileges", setNoNewPrivs())}, nil
+	return []Layer{sandbox.NewLayer("no new privileges", setNoNewPrivs())}, nil
 }

@@ -8,9 +8,11 @@ import (
 )
 
 // setNoNewPrivs sets PR_SET_NO_NEW_PRIVS for every thread. That needs a build
-// without cgo, which is how Tabard is built.
+// without cgo, which is how Tabard is built, or a sandbox, which has done it by
+// other means.
 func setNoNewPrivs() error {
-	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0)
+	if set, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0); errno != 0 && (err != nil || set != 1) {
 		return os.NewSyscallError("prctl", errno)
 	}
 	return nil

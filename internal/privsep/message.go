@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"tabard/internal/rpc"
+	"tabard/internal/sandbox"
 )
 
 const (
@@ -57,6 +58,7 @@ type hello struct {
 	Undumpable     bool
 	SetuidPrograms bool
 	Candidate      bool
+	Sandbox        sandbox.Mode
 }
 
 // upKind says what a child tells the supervisor.

@@ -18,6 +18,8 @@ import (
 	"log/slog"
 	"os"
 	"time"
+
+	"tabard/internal/sandbox"
 )
 
 // EmptyRoot as Spec.Chroot stands for a new directory that is removed as soon
@@ -44,6 +46,9 @@ type Spec struct {
 	// SetuidPrograms lets the process execute programs that change their user
 	// (mail delivery agents); otherwise the system refuses them for good.
 	SetuidPrograms bool
+	// Sandbox says how seriously the layers of Child.DropPrivileges are taken;
+	// the zero Mode does without any.
+	Sandbox sandbox.Mode
 	// Replaceable processes are those that Supervisor.Replace starts anew.
 	Replaceable bool
 	// Env is the environment; nil is a minimal one without anything that may

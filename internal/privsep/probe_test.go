@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"tabard/internal/rpc"
+	"tabard/internal/sandbox"
 )
 
 func TestMain(m *testing.M) {
@@ -40,6 +41,7 @@ type config struct {
 	Deaf    bool   // do not stop
 	Never   bool   // never get ready
 	Garbage bool   // break the control protocol
+	Reach   sandbox.Reach
 	Secret  string
 	Table   []string
 	Mute    bool   // never rest, and confirm updates only when asked to
@@ -77,7 +79,7 @@ func runProbe(ctx context.Context, c *Child) error {
 		return err
 	}
 	if p.cfg.Drop {
-		if _, err := c.DropPrivileges(); err != nil {
+		if _, err := c.DropPrivileges(sandbox.Profile{Reads: true, Connects: p.cfg.Reach}); err != nil {
 			return err
 		}
 	}

@@ -220,6 +220,7 @@ func (s *Supervisor) greet(spec Spec, init []byte, candidate bool, inst *instanc
 	data, err := s.coding.Marshal(hello{
 		Name: spec.Name, Init: init, Listeners: len(spec.Listeners), Credential: spec.Credential, Chroot: spec.Chroot,
 		Undumpable: spec.Undumpable, SetuidPrograms: spec.SetuidPrograms, Candidate: candidate,
+		Sandbox: spec.Sandbox,
 	})
 	if err != nil {
 		return err

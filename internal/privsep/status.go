@@ -5,6 +5,8 @@ import (
 	"strings"
 	"time"
 	"unicode"
+
+	"tabard/internal/sandbox"
 )
 
 // State is what a process is doing.
@@ -50,11 +52,7 @@ type ProcessStatus struct {
 }
 
 // Layer is one measure that confines a process.
-type Layer struct {
-	Name   string `json:"name"`
-	Held   bool   `json:"held"`
-	Reason string `json:"reason,omitempty"` // why it is not held
-}
+type Layer = sandbox.Layer
 
 // Status returns the present state, in the order in which processes stop.
 func (s *Supervisor) Status() Status {

@@ -69,11 +69,9 @@ func restrict(p Profile) []Layer {
 	r.files(p, abi)
 	r.tcp(p, abi)
 	r.scope(p, abi)
-	attempts, err := newAttempts(r.config)
-	if err == nil {
-		defer attempts.close()
-		err = r.config.Restrict(r.list...)
-	}
+	attempts := newAttempts(r.config)
+	defer attempts.close()
+	err := r.config.Restrict(r.list...)
 	return []Layer{
 		r.layer(layerFiles, filesWaived(p), errors.Join(needs(abi, abiFiles), err), func() error { return attempts.file(p) }),
 		r.layer(layerTCP, tcpWaived(p), errors.Join(needs(abi, abiTCP), err), func() error { return attempts.tcp(p) }),
@@ -187,33 +185,26 @@ func (r *rules) scope(p Profile, abi int) {
 
 // attempts are what must fail once landlock is in force.
 type attempts struct {
-	config   landlock.Config
-	abstract int           // an abstract socket that listens; -1: none is needed
+	abstract int           // an abstract socket that listens; -1: there is none
 	name     unix.Sockaddr // its address
 }
 
 // newAttempts makes what has to exist before.
-func newAttempts(c landlock.Config) (*attempts, error) {
-	a := &attempts{config: c, abstract: -1}
+func newAttempts(c landlock.Config) *attempts {
+	a := &attempts{abstract: -1}
 	if c.Scoped == 0 {
-		return a, nil
+		return a
 	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, err
+		return a
 	}
 	a.abstract = fd
 	// With no name the kernel gives it an abstract one.
-	if err := unix.Bind(fd, &unix.SockaddrUnix{}); err == nil {
-		if err = unix.Listen(fd, 1); err == nil {
-			a.name, err = unix.Getsockname(fd)
-		}
+	if unix.Bind(fd, &unix.SockaddrUnix{}) == nil && unix.Listen(fd, 1) == nil {
+		a.name, _ = unix.Getsockname(fd)
 	}
-	if a.name == nil {
-		a.close()
-		return nil, errors.New("no abstract socket to try landlock on")
-	}
-	return a, nil
+	return a
 }
 
 func (a *attempts) close() {
@@ -276,6 +267,9 @@ func (a *attempts) tcp(p Profile) error {
 
 // scope connects to an abstract socket that was there before.
 func (a *attempts) scope() error {
+	if a.name == nil {
+		return errors.New("cannot be tried: there is no abstract socket")
+	}
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
 		return err

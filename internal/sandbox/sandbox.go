@@ -1,7 +1,7 @@
 // Package sandbox takes from a process, for good, what it does not need.
 //
-// A Profile says what a process still has to do. Apply gives up the rest with
-// what the system has: landlock and seccomp on Linux, pledge and unveil on
+// A Profile says what a process still has to do. Begin and Finish give up the
+// rest with what the system has: landlock and seccomp on Linux, pledge and unveil on
 // OpenBSD. What it reports is not what was asked for but what was found in
 // force: after each step it tries something that must fail now.
 package sandbox
@@ -77,10 +77,22 @@ func NewLayer(name string, err error) Layer {
 
 func waived(name, reason string) Layer { return Layer{Name: name, Waived: true, Reason: reason} }
 
-// Apply gives up what p does not name, for all threads, and returns what holds.
-// A layer that could not be put in force is not held; Apply goes on without it.
-// It cannot be undone, and what was opened before stays open.
-func Apply(mode Mode, p Profile) []Layer {
+// Begin and Finish give up what p does not name, for all threads, and return what
+// holds. A layer that could not be put in force is not held; they go on without
+// it. Nothing of it can be undone, and what was opened before stays open.
+//
+// A process that changes its root directory or its user does so between the two:
+// Begin needs to see the files, and after Finish such a change is forbidden. The
+// paths in p are those before.
+func Begin(mode Mode, p Profile) []Layer {
+	if idle(mode, p) {
+		return nil
+	}
+	return begin(p)
+}
+
+// Finish is the second half; see Begin.
+func Finish(mode Mode, p Profile) []Layer {
 	switch {
 	case mode == "":
 		return nil
@@ -89,5 +101,8 @@ func Apply(mode Mode, p Profile) []Layer {
 	case p.Open != "":
 		return []Layer{waived("sandbox", p.Open)}
 	}
-	return apply(p)
+	return finish(p)
 }
+
+// idle reports whether there is nothing to do.
+func idle(mode Mode, p Profile) bool { return mode == "" || mode == Off || p.Open != "" }

@@ -2,8 +2,8 @@ package sandbox
 
 const layerSeccomp = "seccomp"
 
-// apply puts landlock in force first: seccomp forbids that.
-func apply(p Profile) []Layer {
-	layers := restrict(p)
-	return append(layers, NewLayer(layerSeccomp, filter(p)))
-}
+// begin restricts files, ports and the reach of signals with landlock.
+func begin(p Profile) []Layer { return restrict(p) }
+
+// finish filters system calls, also those of landlock.
+func finish(p Profile) []Layer { return []Layer{NewLayer(layerSeccomp, filter(p))} }

@@ -18,7 +18,6 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/elastic/go-seccomp-bpf"
 	"github.com/elastic/go-seccomp-bpf/arch"
 
 	"tabard/internal/sandbox/sandboxtest"
@@ -54,13 +53,13 @@ func runCage(text string) error {
 		return err
 	}
 	if len(c.Old) > 0 {
-		if err := forget(c.Old); err != nil {
+		if err := sandboxtest.Forget(c.Old...); err != nil {
 			return err
 		}
 	}
 	spin() // threads that are there before
 	out := json.NewEncoder(os.Stdout)
-	if err := out.Encode(Apply(c.Mode, c.Profile)); err != nil {
+	if err := out.Encode(apply(c.Mode, c.Profile)); err != nil {
 		return err
 	}
 	in := json.NewDecoder(os.Stdin)
@@ -79,15 +78,6 @@ func runCage(text string) error {
 			return err
 		}
 	}
-}
-
-// forget has the system refuse calls as a kernel that does not know them.
-func forget(names []string) error {
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	return seccomp.LoadFilter(seccomp.Filter{NoNewPrivs: true, Flag: seccomp.FilterFlagTSync, Policy: seccomp.Policy{
-		DefaultAction: allow, Syscalls: []seccomp.SyscallGroup{{Names: names, Action: unknown}},
-	}})
 }
 
 // spin has several threads at once.
@@ -211,7 +201,7 @@ func (w world) attempts() map[string][2]string {
 	return map[string][2]string{
 		"open": {sandboxtest.Open, w.file}, "create": {sandboxtest.Create, filepath.Join(w.dir, "new")},
 		"list": {sandboxtest.Open, "/"},
-		"exec": {sandboxtest.Exec, "/bin/true"}, "memexec": {sandboxtest.MemExec, "/bin/true"},
+		"exec": {sandboxtest.Exec, "/bin/true"}, "memfile": {sandboxtest.MemFile, ""},
 		"tcp": {sandboxtest.TCP, w.tcp}, "mptcp": {sandboxtest.MPTCP, w.tcp}, "udp": {sandboxtest.UDP, w.udp},
 		"unix": {sandboxtest.Unix, w.unix}, "abstract": {sandboxtest.Unix, w.abstract}, "listen": {sandboxtest.Listen, "127.0.0.1:0"},
 		"netlink": {sandboxtest.Netlink, ""}, "io_uring": {sandboxtest.IOURing, ""},
@@ -272,7 +262,7 @@ func TestProfiles(t *testing.T) {
 		"all files": {Profile{AllFiles: true, Connects: Anywhere},
 			[]string{"open", "list", "create", "tcp", "udp", "unix", "abstract"}, []string{layerFiles, layerScope}},
 		"programs": {Profile{Reads: true, Connects: Anywhere, Programs: "table programs"},
-			[]string{"open", "list", "create", "exec", "memexec", "tcp", "mptcp", "udp", "unix", "abstract", "listen", "netlink", "readmem", "signal", "dumpable"},
+			[]string{"open", "list", "create", "exec", "memfile", "tcp", "mptcp", "udp", "unix", "abstract", "listen", "netlink", "readmem", "signal", "dumpable"},
 			[]string{layerFiles, layerTCP, layerScope}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -326,8 +316,7 @@ func TestAllThreads(t *testing.T) {
 // What a kernel lacks is said, layer by layer, and the others hold all the same.
 func TestMissingLayersAreNoticed(t *testing.T) {
 	w := newWorld(t)
-	landlock := []string{"landlock_create_ruleset", "landlock_add_rule", "landlock_restrict_self"}
-	g := start(t, cage{Mode: BestEffort, Old: landlock})
+	g := start(t, cage{Mode: BestEffort, Old: sandboxtest.Landlock()})
 	for _, name := range []string{layerFiles, layerTCP, layerScope} {
 		if l := g.layers[name]; l.Held || l.Waived || !strings.Contains(l.Reason, "no landlock") {
 			t.Errorf("without landlock: %+v", l)

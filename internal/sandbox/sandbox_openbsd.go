@@ -14,8 +14,11 @@ const (
 	layerPledge = "pledge"
 )
 
-// apply uses unveil for files and pledge for the rest.
-func apply(p Profile) []Layer {
+// begin has nothing to do: what is hidden could not become the root directory.
+func begin(Profile) []Layer { return nil }
+
+// finish uses unveil for files and pledge for the rest.
+func finish(p Profile) []Layer {
 	if p.Programs != "" || p.AllFiles {
 		reason := p.Programs
 		if reason == "" {

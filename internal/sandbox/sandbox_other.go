@@ -7,7 +7,9 @@ import (
 	"runtime"
 )
 
-// apply says that there is nothing to use here.
-func apply(Profile) []Layer {
+func begin(Profile) []Layer { return nil }
+
+// finish says that there is nothing to use here.
+func finish(Profile) []Layer {
 	return []Layer{NewLayer("sandbox", fmt.Errorf("not available on %s", runtime.GOOS))}
 }

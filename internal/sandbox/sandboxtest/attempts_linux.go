@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"runtime"
 	"strconv"
 	"syscall"
@@ -24,7 +23,7 @@ const (
 	Open     = "open"     // a file, for reading
 	Create   = "create"   // a file, which is removed again
 	Exec     = "exec"     // a program
-	MemExec  = "memexec"  // a copy in memory of a program
+	MemFile  = "memfile"  // make one that a program could be put into; no Arg
 	TCP      = "tcp"      // connect to HOST:PORT, an IP address
 	MPTCP    = "mptcp"    // the same with multipath TCP
 	UDP      = "udp"      // send a datagram to it
@@ -43,7 +42,7 @@ const (
 // or nothing when it succeeded.
 func Try(a Attempt) string {
 	do := map[string]func(string) error{
-		Open: open, Create: create, Exec: execute, MemExec: memExec,
+		Open: open, Create: create, Exec: execute, MemFile: memFile,
 		TCP:   func(arg string) error { return connectIP(arg, unix.SOCK_STREAM, 0) },
 		MPTCP: func(arg string) error { return connectIP(arg, unix.SOCK_STREAM, unix.IPPROTO_MPTCP) },
 		UDP:   func(arg string) error { return connectIP(arg, unix.SOCK_DGRAM, 0) },
@@ -95,20 +94,12 @@ func execute(path string) error {
 	return err
 }
 
-func memExec(path string) error {
+func memFile(string) error {
 	fd, err := unix.MemfdCreate("probe", 0)
-	if err != nil {
-		return err
+	if err == nil {
+		unix.Close(fd)
 	}
-	defer unix.Close(fd)
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if _, err := unix.Write(fd, text); err != nil {
-		return err
-	}
-	return execute("/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(fd))
+	return err
 }
 
 // socket opens one with the flags that Go sets, which filters expect.

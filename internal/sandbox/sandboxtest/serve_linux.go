@@ -69,17 +69,17 @@ func Ask(pid int, attempts ...Attempt) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := net.DialUnix("unixgram", nil, probeAddr(pid))
+	to, err := socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = to.Close() }()
+	defer unix.Close(to)
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }()
-	_, _, err = to.WriteMsgUnix(question, unix.UnixRights(int(w.Fd())), nil)
+	err = unix.Sendmsg(to, question, unix.UnixRights(int(w.Fd())), &unix.SockaddrUnix{Name: probeAddr(pid).Name}, 0)
 	_ = w.Close()
 	if err != nil {
 		return nil, err
