@@ -31,6 +31,7 @@ func layers() []layer {
 		{"cmd", 50, nil},
 		{"bench", 50, []string{"bench"}},
 		{"internal/posttest", 45, nil}, // above all that serves mail
+		{"internal/osmtpdtest", 45, nil},
 		{"internal/house", 50, nil},
 		{"queue/sqlite", 41, nil},
 		{"smtpd", 40, []string{"lookup", "queue"}},

@@ -25,6 +25,7 @@ import (
 	"github.com/go-ldap/ldap/v3"
 
 	"tabard/internal/selfca"
+	"tabard/internal/unpacked"
 )
 
 // What every directory here has.
@@ -73,33 +74,7 @@ type Server struct {
 // FindRoot returns the directory of the unpacked package: TABARD_SLAPD_ROOT, or
 // .scratch/slapd at the top of the repository, or "/" when slapd is installed.
 func FindRoot() (string, error) {
-	var places []string
-	if dir := os.Getenv("TABARD_SLAPD_ROOT"); dir != "" {
-		places = append(places, dir)
-	} else if top, err := repository(); err == nil {
-		places = append(places, filepath.Join(top, ".scratch", "slapd"))
-	}
-	for _, dir := range append(places, "/") {
-		if _, err := os.Stat(filepath.Join(dir, "usr/sbin/slapd")); err == nil {
-			return filepath.Abs(dir)
-		}
-	}
-	return "", fmt.Errorf("no slapd in %q: run ./test, which unpacks it", places)
-}
-
-// repository finds the directory of go.mod, upwards from the working directory.
-func repository() (string, error) {
-	dir, err := os.Getwd()
-	for err == nil {
-		if _, serr := os.Stat(filepath.Join(dir, "go.mod")); serr == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", os.ErrNotExist
-		}
-		dir = filepath.Dir(dir)
-	}
-	return "", err
+	return unpacked.Find("TABARD_SLAPD_ROOT", "slapd", "usr/sbin/slapd")
 }
 
 // New makes a directory and starts its server. It holds the entry of the suffix.

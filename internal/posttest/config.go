@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"tabard/internal/unpacked"
 )
 
 // Places in the package.
@@ -33,9 +35,8 @@ func libraries(root string) string {
 	if root == "/" {
 		return dirs[0]
 	}
-	for _, pattern := range []string{"usr/lib/*-linux-gnu*", "lib/*-linux-gnu*"} {
-		found, _ := filepath.Glob(filepath.Join(root, pattern)) // the pattern is in order
-		dirs = append(dirs, found...)
+	for _, dir := range unpacked.Libraries(root) {
+		dirs = append(dirs, filepath.Join(root, dir))
 	}
 	return strings.Join(dirs, ":")
 }

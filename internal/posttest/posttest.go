@@ -12,13 +12,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"tabard/internal/unpacked"
 )
 
 // ErrNotRoot is returned by Start when the process is not root.
@@ -71,33 +72,7 @@ type Server struct {
 // or .scratch/postfix at the top of the repository, or "/" when Postfix is
 // installed.
 func FindRoot() (string, error) {
-	var places []string
-	if dir := os.Getenv("TABARD_POSTFIX_ROOT"); dir != "" {
-		places = append(places, dir)
-	} else if top, err := repository(); err == nil {
-		places = append(places, filepath.Join(top, ".scratch", "postfix"))
-	}
-	for _, dir := range append(places, "/") {
-		if _, err := os.Stat(filepath.Join(dir, daemons, "master")); err == nil {
-			return filepath.Abs(dir)
-		}
-	}
-	return "", fmt.Errorf("no postfix in %q: run ./test, which unpacks it", places)
-}
-
-// repository finds the directory of go.mod, upwards from the working directory.
-func repository() (string, error) {
-	dir, err := os.Getwd()
-	for err == nil {
-		if _, serr := os.Stat(filepath.Join(dir, "go.mod")); serr == nil {
-			return dir, nil
-		}
-		if dir == filepath.Dir(dir) {
-			return "", os.ErrNotExist
-		}
-		dir = filepath.Dir(dir)
-	}
-	return "", err
+	return unpacked.Find("TABARD_POSTFIX_ROOT", "postfix", filepath.Join(daemons, "master"))
 }
 
 // Start starts a Postfix and returns when it answers.
@@ -131,7 +106,7 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 	// A port that was free a moment ago may be taken when Postfix binds it.
 	var err error
 	for range 3 {
-		if s.Addr, err = freeAddr(); err != nil {
+		if s.Addr, err = unpacked.FreeAddr(); err != nil {
 			return err
 		}
 		if err = s.configure(opt); err != nil {
@@ -144,7 +119,7 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 			return nil
 		}
 		s.stop()
-		if greeted(ctx, s.Addr) != nil {
+		if unpacked.Greeted(ctx, s.Addr) != nil {
 			break // nobody took the port: it is something else
 		}
 		s.ended = make(chan struct{})
@@ -153,14 +128,6 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 	// programs for people.
 	why, _ := s.Command(ctx, nil, "postsuper", "-p")
 	return fmt.Errorf("%w\n%s", err, why)
-}
-
-func freeAddr() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
 }
 
 // launch starts the master in the foreground; it makes a session of its own.
@@ -193,40 +160,10 @@ func (s *Server) launch() error {
 func (s *Server) awaitBanner(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for {
-		err := greeted(ctx, s.Addr)
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-s.ended:
-			return fmt.Errorf("master ended: %v", s.err)
-		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
-func greeted(ctx context.Context, addr string) error {
-	var d net.Dialer
-	conn, err := d.DialContext(ctx, "tcp", addr)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
-		return err
-	}
-	code := make([]byte, 4)
-	if _, err := io.ReadFull(conn, code); err != nil {
-		return err
-	}
-	if string(code) != "220 " {
-		return fmt.Errorf("greeting begins with %q", code)
-	}
-	_, err = io.WriteString(conn, "QUIT\r\n")
-	return err
+	return unpacked.Poll(ctx, s.ended, func() (bool, error) {
+		err := unpacked.Greeted(ctx, s.Addr)
+		return err == nil, err
+	})
 }
 
 // Close stops Postfix, all of its processes, and removes its directory.
