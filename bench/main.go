@@ -42,11 +42,14 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench ingest|relay|handshake|tables [flags]")
+		return fmt.Errorf("usage: bench ingest|relay|handshake|tables|sni [flags]")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	what := args[0]
+	if what == "sni" {
+		return benchSNI(ctx, args[1:])
+	}
 	if what == "tables" {
 		return benchTables(ctx, args[1:])
 	}
@@ -62,7 +65,7 @@ func run(args []string) error {
 	case "handshake":
 		return s.handshake(ctx)
 	}
-	return fmt.Errorf("unknown measurement %q; want ingest, relay, handshake or tables", what)
+	return fmt.Errorf("unknown measurement %q; want ingest, relay, handshake, tables or sni", what)
 }
 
 func parse(args []string) (*settings, error) {

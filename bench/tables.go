@@ -106,14 +106,14 @@ func (b *tables) measure(ctx context.Context, kind string) error {
 	}
 	defer func() { _ = cached.Close() }()
 	for _, n := range b.callers {
-		b.line(ctx, kind, "source", n, func() error { return lookup(ctx, backend, rand.IntN(s.rows)) })
+		b.line(ctx, kind, "source", n, func() error { return ask(ctx, backend, rand.IntN(s.rows)) })
 	}
 	if err := warm(ctx, cached, s.rows/10); err != nil {
 		return err
 	}
 	for _, n := range b.callers {
 		// A tenth of the keys, as hot ones are, and known already.
-		b.line(ctx, kind, "cached", n, func() error { return lookup(ctx, cached, rand.IntN(s.rows/10)) })
+		b.line(ctx, kind, "cached", n, func() error { return ask(ctx, cached, rand.IntN(s.rows/10)) })
 	}
 	if err := b.follow(ctx, s, cached); err != nil {
 		return err
@@ -133,7 +133,7 @@ func (b *tables) measure(ctx context.Context, kind string) error {
 
 func domain(i int) string { return fmt.Sprintf("d%d.example", i) }
 
-func lookup(ctx context.Context, b table.Backend, i int) error {
+func ask(ctx context.Context, b table.Backend, i int) error {
 	row, err := b.Lookup(ctx, table.RelayHost, domain(i))
 	if err == nil && len(row) != 1 {
 		err = fmt.Errorf("%s: %d columns", domain(i), len(row))
@@ -149,7 +149,7 @@ func warm(ctx context.Context, c *cache.Cache, n int) error {
 	for w := range errs {
 		wg.Go(func() {
 			for i := next.Add(1) - 1; i < int64(n) && errs[w] == nil; i = next.Add(1) - 1 {
-				errs[w] = lookup(ctx, c, int(i))
+				errs[w] = ask(ctx, c, int(i))
 			}
 		})
 	}
@@ -158,7 +158,7 @@ func warm(ctx context.Context, c *cache.Cache, n int) error {
 }
 
 // line measures one figure. The first quarter of the time is not counted.
-func (b *tables) line(ctx context.Context, kind, answers string, callers int, ask func() error) {
+func (b *tables) line(ctx context.Context, kind, answers string, callers int, do func() error) {
 	begin := time.Now().Add(b.during / 4)
 	end := begin.Add(b.during)
 	var count atomic.Int64
@@ -172,7 +172,7 @@ func (b *tables) line(ctx context.Context, kind, answers string, callers int, as
 				if at.After(end) {
 					return
 				}
-				if err := ask(); err != nil {
+				if err := do(); err != nil {
 					failed.Store(&err)
 					return
 				}
