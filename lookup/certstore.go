@@ -92,7 +92,7 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 	usable := p.usable(now)
 	if len(usable) > 0 {
 		c.good.put(key, goodCert{key, p, now})
-		c.expiry.look(key, usable, now)
+		c.expiry.look(key, usable, allOf(p), now)
 		if p.err == nil {
 			c.mended(key)
 		} else {

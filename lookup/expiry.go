@@ -31,11 +31,11 @@ func newExpiry(log *slog.Logger) *expiry {
 
 // look warns of those of a name's certificates that end soon and have no successor
 // with the same kind of key.
-func (e *expiry) look(key certKey, served []candidate, now time.Time) {
+func (e *expiry) look(key certKey, served, all []candidate, now time.Time) {
 	for _, c := range served {
 		pair := c.pair()
 		left := pair.leaf.NotAfter.Sub(now)
-		if left > 30*day || succeeded(c, served) {
+		if left > 30*day || succeeded(c, all) {
 			continue
 		}
 		if at, first := e.nearer(pair.fingerprint, left); first {
@@ -46,9 +46,12 @@ func (e *expiry) look(key certKey, served []candidate, now time.Time) {
 }
 
 // succeeded reports whether another certificate with the same kind of key lasts
-// longer.
-func succeeded(c candidate, served []candidate) bool {
-	for _, other := range served {
+// longer, perhaps one that is to begin before this one ends.
+func succeeded(c candidate, all []candidate) bool {
+	for _, other := range all {
+		if other.pair().leaf.NotBefore.After(c.pair().leaf.NotAfter) {
+			continue
+		}
 		if keyRank(other.pair()) == keyRank(c.pair()) && other.pair().leaf.NotAfter.After(c.pair().leaf.NotAfter) {
 			return true
 		}
@@ -109,6 +112,6 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 	now := s.clock()
 	for _, good := range s.certs.good.all() {
-		s.certs.expiry.look(good.key, good.row.usable(now), now)
+		s.certs.expiry.look(good.key, good.row.usable(now), allOf(good.row), now)
 	}
 }

@@ -35,6 +35,16 @@ func newVault(c config.Custody, files *pemFiles, log *slog.Logger) *vault {
 	return v
 }
 
+// Servable returns a judge of cert answers: whether their keys could be opened and
+// used by a server with the same custody files.
+func Servable(c config.Custody) func(table.Row) error {
+	v := newVault(c, newPEMFiles(), slog.New(slog.DiscardHandler))
+	return func(row table.Row) error {
+		_, err := v.parseKeyPairs(row)
+		return err
+	}
+}
+
 // refresh reads the files if they changed, and returns a number that is another
 // one then: what could not be opened before is worth another try.
 func (v *vault) refresh() uint64 {

@@ -20,14 +20,14 @@ import (
 const maxAuthFailures = 3
 
 // AuthMechanisms offers passwords under TLS only (RFC 4954 section 4), and
-// EXTERNAL to a client whose certificate is somebody's. Such a client is
+// EXTERNAL to a client whose certificate is somebody's, or may be. Such a client is
 // authenticated already, and may still log in as somebody else.
 func (s *session) AuthMechanisms() []string {
 	if s.c.tls == nil || s.authenticated {
 		return nil
 	}
 	var all []string
-	if s.cert.user != "" {
+	if s.cert.user != "" || s.cert.err != nil && s.c.ln.HasCertAuth {
 		all = append(all, sasl.External)
 	}
 	if s.c.ln.Auth != config.AuthNone {

@@ -44,11 +44,12 @@ func (s *session) identify() {
 	defer cancel()
 	before := s.cert
 	id, err := s.srv.lookup.Identify(ctx, lookup.VerifyRequest{Listener: s.c.ln.Index, Use: lookup.UseClient, Chain: s.cert.chain})
-	if err != nil {
+	if s.cert.err = err; err != nil {
+		// What was known stays; there is no mail before it is known again.
 		s.c.warn("smtp lookup failed", slog.String("question", "certificate"), slog.String("error", err.Error()))
-		id = lookup.Identity{Verdict: lookup.Verdict{Reason: "for now"}}
+		return
 	}
-	s.cert.verdict, s.cert.user, s.cert.err = id.Verdict, id.User, err
+	s.cert.verdict, s.cert.user = id.Verdict, id.User
 	if !s.byPassword {
 		s.user = id.User
 	}
@@ -57,7 +58,7 @@ func (s *session) identify() {
 		s.c.event("smtp cert-check", slog.String("result", v.State.String()), slog.String("identity", address.OneLine(v.Identity, 255)),
 			slog.String("reason", address.OneLine(v.Reason, 255)))
 	}
-	if s.cert.user == before.user || err != nil {
+	if s.cert.user == before.user {
 		return
 	}
 	if s.cert.user == "" {
@@ -85,7 +86,11 @@ func (s *session) stillIdentified() *smtp.SMTPError {
 	switch {
 	case s.cert.err != nil:
 		return refuse(451, smtp.EnhancedCode{4, 7, 0}, "Client certificate cannot be checked now")
-	case was != "" && s.cert.user == "" && !s.byPassword:
+	case s.byPassword || was == "" || was == s.cert.user:
+		return nil
+	case s.cert.user == "" || s.authenticated:
+		// Who said EXTERNAL is not somebody else in the middle of a session.
+		s.authenticated, s.user = false, ""
 		return refuse(550, smtp.EnhancedCode{5, 7, 1}, "Client certificate is not accepted any more")
 	}
 	return nil

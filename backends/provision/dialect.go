@@ -3,10 +3,12 @@ package provision
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"os"
 	"regexp"
+	"strings"
 
 	"github.com/jackc/pgx/v5/pgconn"
 	"modernc.org/sqlite"
@@ -89,6 +91,27 @@ func (d dialect) text(query string) string {
 		return fmt.Sprint("$", n)
 	})
 	return names.ReplaceAllString(query, `lower("$1")`)
+}
+
+// isOvertaken reports whether somebody else changed the same rows meanwhile.
+func isOvertaken(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "40001"
+}
+
+// IsUnavailable reports whether an error is the database's and not the data's: it
+// is away, busy, full, or broken.
+func IsUnavailable(err error) bool {
+	var lite *sqlite.Error
+	if errors.As(err, &lite) {
+		return lite.Code()&0xff != sqlite3.SQLITE_CONSTRAINT
+	}
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		return !strings.HasPrefix(pg.Code, "22") && !strings.HasPrefix(pg.Code, "23")
+	}
+	var connect *pgconn.ConnectError
+	return errors.As(err, &connect) || errors.Is(err, driver.ErrBadConn) || pgconn.Timeout(err)
 }
 
 // isTaken reports whether a row is there already.

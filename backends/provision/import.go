@@ -1,6 +1,7 @@
 package provision
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"encoding/csv"
@@ -90,7 +91,10 @@ func (d *DB) Import(ctx context.Context, k Kind, r io.Reader, o ImportOptions) (
 		done.Added, done.Replaced, done.Skipped = 0, 0, 0
 	}
 	slices.SortFunc(done.BadLines, func(a, b BadLine) int { return cmp.Compare(a.Line, b.Line) })
-	return done, errors.Join(err, s.close())
+	if cerr := s.close(); err != nil {
+		err = errors.Join(err, cerr) // else everything is stored
+	}
+	return done, err
 }
 
 // stops reports whether there are bad lines that keep all others from being
@@ -118,7 +122,7 @@ type lines struct {
 
 // newLines reads the heading.
 func newLines(k Kind, r io.Reader, o ImportOptions) (*lines, error) {
-	in := &lines{csv: csv.NewReader(r), at: heading{}, dir: o.Dir, seal: o.Seal, progress: o.Progress}
+	in := &lines{csv: csv.NewReader(withoutBOM(r)), at: heading{}, dir: o.Dir, seal: o.Seal, progress: o.Progress}
 	if !o.KeepGoing {
 		in.most = maxBadLines
 	}
@@ -129,7 +133,6 @@ func newLines(k Kind, r io.Reader, o ImportOptions) (*lines, error) {
 	if err != nil {
 		return nil, err
 	}
-	head[0] = strings.TrimPrefix(head[0], "\ufeff") // as spreadsheets write it
 	for i, column := range head {
 		column = strings.ToLower(strings.TrimSpace(column))
 		if !slices.Contains(k.Columns, column) {
@@ -147,6 +150,15 @@ func newLines(k Kind, r io.Reader, o ImportOptions) (*lines, error) {
 	}
 	in.plan, err = k.plan(in.at)
 	return in, err
+}
+
+// withoutBOM leaves out what spreadsheets put in front of UTF-8.
+func withoutBOM(r io.Reader) io.Reader {
+	in := bufio.NewReader(r)
+	if mark, err := in.Peek(3); err == nil && string(mark) == "\ufeff" {
+		_, _ = in.Discard(len(mark)) // they are in the buffer
+	}
+	return in
 }
 
 // row is a line that was read: what is stored of it, or why it cannot be.
@@ -201,7 +213,13 @@ func send(ctx context.Context, out chan<- []row, bundle []row) error {
 func (in *lines) work(ctx context.Context, from <-chan []row, to chan<- []row) error {
 	for bundle := range from {
 		for i := range bundle {
-			if r := &bundle[i]; r.err == nil {
+			r := &bundle[i]
+			for n := 0; n < len(r.texts) && r.err == nil; n++ {
+				if r.err = plainText(r.texts[n], 0); r.err != nil {
+					r.err = fmt.Errorf("field %d: %w", n+1, r.err)
+				}
+			}
+			if r.err == nil {
 				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.dir, in.seal})
 			}
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+	"unicode/utf8"
 
 	"tabard/migrations"
 	"tabard/table"
@@ -135,8 +136,30 @@ func key(what, name string) (string, error) {
 		return "", fmt.Errorf("%s %q: blanks in it", what, name)
 	}
 	k, err := table.NormalKey(table.String, name)
+	if err == nil {
+		err = plainText(name, maxName)
+	}
 	if err != nil {
-		return "", fmt.Errorf("%s %q: %w", what, name, err)
+		return "", fmt.Errorf("%s %.40q: %w", what, name, err)
 	}
 	return k, nil
+}
+
+// What the schema takes, in characters and bytes.
+const (
+	maxName   = 320
+	maxTarget = 2000
+)
+
+// plainText refuses what a database does not take as text.
+func plainText(text string, max int) error {
+	switch {
+	case !utf8.ValidString(text):
+		return errors.New("not UTF-8")
+	case strings.ContainsRune(text, 0):
+		return errors.New("NUL in it")
+	case max > 0 && utf8.RuneCountInString(text) > max:
+		return fmt.Errorf("longer than %d characters", max)
+	}
+	return nil
 }

@@ -71,7 +71,8 @@ func TestDialects(t *testing.T) {
 				"relays and senders": testRelaysAndSenders, "certificates": testCertificates,
 				"authorities": testAuthorities, "rollback": testRollback,
 				"import": testImport, "bad lines": testImportBad, "headings": testImportHeading,
-				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "identities": testIdentities,
+				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "identities": testIdentities, "import limits": testImportLimits,
+				"removed users": testRemovedUser, "own certificates": testOwnCertificate,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open) })
 			}
@@ -273,11 +274,11 @@ func testCertificates(t *testing.T, opened opener) {
 	if pairs, err := tab.KeyPairs(ctx, "mx.example.org"); err != nil || len(pairs) != 2 || !pairs[0].Leaf.Equal(two.Leaf) || !pairs[1].Leaf.Equal(rsa.Leaf) {
 		t.Errorf("after the replacement: %v, %v", pairs, err)
 	}
-	certs, err := d.ListCertificates(ctx)
+	certs, err := d.ListCertificates(ctx, nil)
 	if err != nil || len(certs) != 2 || certs[0].Chain != two.Chain || strings.Contains(certs[1].Chain, "PRIVATE") {
 		t.Errorf("list = %+v, %v", certs, err)
 	}
-	for _, bad := range []string{"", "a b", "*", "mx.*.example"} {
+	for _, bad := range []string{"", "a b", "**", "mx.*.example"} {
 		if err := d.SetCertificates(ctx, bad, Pair{one.Chain, one.Key}); err == nil {
 			t.Errorf("name %q accepted", bad)
 		}

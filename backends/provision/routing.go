@@ -67,6 +67,9 @@ func (a AliasRow) normal() (AliasRow, error) {
 	if _, err := table.ParseNodes(table.Row{a.Target}); err != nil {
 		return a, fmt.Errorf("alias %s: %w", addr, err)
 	}
+	if len(a.Target) > maxTarget {
+		return a, fmt.Errorf("alias %s: target longer than %d bytes: give several, one at a time", addr, maxTarget)
+	}
 	return AliasRow{addr, a.Target}, nil
 }
 

@@ -1,12 +1,15 @@
 package provision
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/x509"
+	"database/sql"
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"tabard/internal/sealing"
@@ -21,10 +24,10 @@ type Sealer struct {
 
 // Protection says how the private keys of a row are kept.
 type Protection struct {
-	ID        int64  `json:"id"`
-	Name      string `json:"name"`
-	Kept      string `json:"kept"`                 // sealed, encrypted, file, plain or none
-	MasterKey string `json:"master_key,omitempty"` // of a sealed one
+	ID         int64    `json:"id"`
+	Name       string   `json:"name"`
+	Kept       string   `json:"kept"`                  // sealed, encrypted, file, plain or none: the weakest of its keys
+	MasterKeys []string `json:"master_keys,omitempty"` // of its sealed keys
 }
 
 // How a private key is kept.
@@ -36,8 +39,12 @@ const (
 	KeptNone      = "none"
 )
 
-// Seal returns the pair with its keys sealed under the first master key. Keys in
-// files, and encrypted ones that no passphrase opens, stay as they are.
+// ErrNoPassphrase means that a key is encrypted and cannot be sealed: nothing opens
+// it.
+var ErrNoPassphrase = errors.New("the private key is encrypted, and custody passphrases names no file that opens it")
+
+// Seal returns the pair with its keys sealed under the first master key. A key in
+// another file stays there.
 func (s Sealer) Seal(p Pair) (Pair, error) {
 	if kept, _ := p.protection(); kept == KeptFile {
 		return p, nil
@@ -46,7 +53,8 @@ func (s Sealer) Seal(p Pair) (Pair, error) {
 	if err != nil {
 		return p, err
 	}
-	var keys strings.Builder
+	var chain, keys bytes.Buffer
+	written := make(map[string]bool)
 	for _, pair := range pairs {
 		b, _ := pem.Decode(pair.Key)
 		sealed, err := s.block(b, pair.Leaf)
@@ -54,8 +62,14 @@ func (s Sealer) Seal(p Pair) (Pair, error) {
 			return p, err
 		}
 		keys.Write(pem.EncodeToMemory(sealed))
+		for _, der := range pair.Chain {
+			if !written[string(der)] {
+				written[string(der)] = true
+				chain.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+			}
+		}
 	}
-	return Pair{Chain: table.PublicPEM(p.Chain + "\n" + p.Key), Key: keys.String()}, nil
+	return Pair{Chain: chain.String(), Key: keys.String()}, nil
 }
 
 // block seals one key of a certificate.
@@ -72,7 +86,7 @@ func (s Sealer) block(b *pem.Block, leaf *x509.Certificate) (*pem.Block, error) 
 			key, err = table.ParsePrivateKey(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 		}
 	case b.Type == sealing.EncryptedType && len(s.Passphrases) == 0:
-		return b, nil
+		return nil, ErrNoPassphrase
 	case b.Type == sealing.EncryptedType:
 		key, err = sealing.Decrypt(b, s.Passphrases)
 	default:
@@ -97,37 +111,31 @@ func (s Sealer) block(b *pem.Block, leaf *x509.Certificate) (*pem.Block, error) 
 }
 
 // protection says how the keys of a pair are kept: the weakest way of them, and
-// the master key of a sealed one.
-func (p Pair) protection() (kept, masterKey string) {
+// the master keys of those that are sealed.
+func (p Pair) protection() (kept string, masterKeys []string) {
 	if strings.HasPrefix(strings.TrimSpace(p.Key), "file:") {
-		return KeptFile, ""
+		return KeptFile, nil
 	}
-	kept = KeptNone
-	for rest := []byte(p.Chain + "\n" + p.Key); ; {
-		var b *pem.Block
-		if b, rest = pem.Decode(rest); b == nil {
-			break
-		}
-		switch {
-		case !strings.HasSuffix(b.Type, "PRIVATE KEY"):
-		case b.Type == sealing.BlockType:
-			if kept == KeptNone {
-				kept, masterKey = KeptSealed, sealing.SealedBy(b)
+	pairs, err := table.ParseKeyPairs(p.row())
+	if err != nil || len(pairs) == 0 {
+		return KeptNone, nil
+	}
+	kept = KeptSealed
+	for _, pair := range pairs {
+		switch b, _ := pem.Decode(pair.Key); b.Type {
+		case sealing.BlockType:
+			if id := sealing.SealedBy(b); !slices.Contains(masterKeys, id) {
+				masterKeys = append(masterKeys, id)
 			}
-		case b.Type == sealing.EncryptedType:
-			if kept != KeptPlain {
-				kept, masterKey = KeptEncrypted, ""
+		case sealing.EncryptedType:
+			if kept == KeptSealed {
+				kept = KeptEncrypted
 			}
 		default:
-			return KeptPlain, ""
+			kept = KeptPlain
 		}
 	}
-	if kept == KeptNone && p.row() != nil {
-		if pairs, err := table.ParseKeyPairs(p.row()); err == nil && len(pairs) > 0 { // base64 of PEM
-			return KeptPlain, ""
-		}
-	}
-	return kept, masterKey
+	return kept, masterKeys
 }
 
 // Protections says of each certificate how its key is kept.
@@ -136,7 +144,7 @@ func (d *DB) Protections(ctx context.Context) ([]Protection, error) {
 		func(scan func(...any) error) (p Protection, err error) {
 			var pair Pair
 			err = scan(&p.ID, &p.Name, &pair.Chain, &pair.Key)
-			p.Kept, p.MasterKey = pair.protection()
+			p.Kept, p.MasterKeys = pair.protection()
 			return p, err
 		})
 }
@@ -202,21 +210,26 @@ func (t tx) reseal(ctx context.Context, s Sealer, id int64, all bool) (bool, err
 	}
 	var name string
 	var p Pair
-	if err := t.QueryRowContext(ctx, t.d.text(query), id).Scan(&name, &p.Chain, &p.Key); err != nil {
+	err := t.QueryRowContext(ctx, t.d.text(query), id).Scan(&name, &p.Chain, &p.Key)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil // somebody removed it
+	}
+	if err != nil {
 		return false, err
 	}
 	kept, by := p.protection()
 	switch {
-	case kept == KeptSealed && by == s.Ring.IDs()[0]:
+	case kept == KeptSealed && len(by) == 1 && by[0] == s.Ring.IDs()[0]:
 		return true, nil
-	case kept == KeptFile, kept == KeptNone, kept != KeptSealed && !all:
+	case kept == KeptFile, kept == KeptNone, len(by) == 0 && !all, kept == KeptEncrypted && len(s.Passphrases) == 0:
 		return false, nil
 	}
 	sealed, err := s.Seal(p)
+	if err == nil {
+		_, err = t.exec(ctx, `UPDATE certificates SET chain = ?, key = ? WHERE id = ?`, sealed.Chain, sealed.Key, id)
+	}
 	if err != nil {
 		return false, fmt.Errorf("certificate %s, id %d: %w", name, id, err)
 	}
-	_, err = t.exec(ctx, `UPDATE certificates SET chain = ?, key = ? WHERE id = ?`, sealed.Chain, orNull(sealed.Key), id)
-	kept, _ = sealed.protection()
-	return kept == KeptSealed, err
+	return true, nil
 }

@@ -108,21 +108,27 @@ func (s *stage) insert(ctx context.Context, rows [][]any) error {
 }
 
 // store takes the lines over into the table, in one transaction.
-func (s *stage) store(ctx context.Context, o ImportOptions, done *Imported) error {
+func (s *stage) store(ctx context.Context, options ImportOptions, done *Imported) error {
 	if _, err := s.conn.ExecContext(ctx, `ANALYZE tabard_import`); err != nil {
 		return err
 	}
-	begun, err := s.conn.BeginTx(ctx, nil)
+	// One view of the table for all steps: what somebody else adds meanwhile makes
+	// the last step fail, and is not lost between two others.
+	var o *sql.TxOptions
+	if s.d == postgresDialect {
+		o = &sql.TxOptions{Isolation: sql.LevelRepeatableRead}
+	}
+	begun, err := s.conn.BeginTx(ctx, o)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = begun.Rollback() }() // of no effect after Commit
 	t := tx{begun, s.d}
 	err = s.refuseTwins(ctx, t, done)
-	if err == nil && (o.Existing == RefuseExisting || !o.stops(done)) {
-		err = s.existing(ctx, t, o.Existing, done)
+	if err == nil && (options.Existing == RefuseExisting || !options.stops(done)) {
+		err = s.existing(ctx, t, options.Existing, done)
 	}
-	if err == nil && o.stops(done) {
+	if err == nil && options.stops(done) {
 		return nil
 	}
 	if err == nil {
@@ -183,7 +189,7 @@ func (s *stage) update(ctx context.Context, t tx, done *Imported, there string) 
 func (s *stage) add(ctx context.Context, t tx, done *Imported) error {
 	columns := s.columns()
 	n, err := s.rows(ctx, t, fmt.Sprintf(`INSERT INTO %s (%s) SELECT %s FROM tabard_import ORDER BY line`, s.k.table, columns, columns))
-	if isTaken(err) {
+	if isTaken(err) || isOvertaken(err) {
 		return fmt.Errorf("somebody else added one of them meanwhile: %w", ErrExists)
 	}
 	done.Added += n

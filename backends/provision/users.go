@@ -56,7 +56,8 @@ func (d *DB) EnableUser(ctx context.Context, name string, enabled bool) error {
 	return d.change(ctx, "user "+name, `UPDATE users SET enabled = ? WHERE {name} = ?`, enabled, name)
 }
 
-// RemoveUser removes a user, and with it the user's senders.
+// RemoveUser removes a user, and with it the user's senders and client
+// certificates.
 func (d *DB) RemoveUser(ctx context.Context, name string) error {
 	name, err := key("user", name)
 	if err != nil {
@@ -70,8 +71,13 @@ func (d *DB) RemoveUser(ctx context.Context, name string) error {
 		if n, err := r.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, fmt.Errorf("user %s: %w", name, ErrNone))
 		}
-		_, err = tx.exec(ctx, `DELETE FROM senders WHERE {user} = ?`, name)
-		return err
+		// A certificate that stayed would log in again, as one of a user without a row.
+		for _, also := range []string{`DELETE FROM senders WHERE {user} = ?`, `DELETE FROM client_identities WHERE {user} = ?`} {
+			if _, err := tx.exec(ctx, also, name); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 

@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"math/rand/v2"
+
 	"path/filepath"
 	"testing"
 
@@ -73,4 +75,39 @@ func BenchmarkLookups(b *testing.B) {
 			})
 		})
 	}
+}
+
+// BenchmarkRandom asks for random rows of many, which no page cache holds.
+func BenchmarkRandom(b *testing.B) {
+	path := fill(b, 1)
+	db := newDB(b, path)
+	const many = `WITH RECURSIVE s(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s LIMIT 1000000)
+INSERT INTO aliases (address, target) SELECT 'u' || n || '@example.org', 'u' || n FROM s`
+	if _, err := db.Exec(many); err != nil {
+		b.Fatal(err)
+	}
+	tab := openTable(b, path)
+	ctx := context.Background()
+	ask := func() error {
+		_, err := tab.Aliases(ctx, fmt.Sprintf("u%d@example.org", 1+rand.IntN(1_000_000)))
+		return err
+	}
+	b.Run("one", func(b *testing.B) {
+		for b.Loop() {
+			if err := ask(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("64", func(b *testing.B) {
+		b.SetParallelism(32)
+		b.RunParallel(func(pb *testing.PB) {
+			for pb.Next() {
+				if err := ask(); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	})
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -51,7 +50,7 @@ step, and the next handshake serves the new one.
 
 Give --chain and --key once, or twice for an ECDSA and an RSA certificate. One PEM
 file that holds both needs --chain alone. --self-signed makes a certificate of an
-own authority, whose certificate is stored as authority NAME.`,
+own authority, whose certificate is added to the authorities called NAME.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			pairs, authority, err := src.pairs(args[0])
@@ -63,9 +62,7 @@ own authority, whose certificate is stored as authority NAME.`,
 			}
 			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
 				if authority != "" {
-					if err := db.SetAuthority(ctx, strings.TrimPrefix(args[0], "*."), authority); err != nil {
-						return err
-					}
+					return db.SetOwnCertificate(ctx, args[0], pairs[0], authority)
 				}
 				return db.SetCertificates(ctx, args[0], pairs...)
 			})

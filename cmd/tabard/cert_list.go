@@ -43,7 +43,7 @@ sources too, LDAP and files for instance, that were asked for, and what it found
 			}
 			var infos []certInfo
 			if err := e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
-				all, err := db.ListCertificates(ctx)
+				all, err := db.ListCertificates(ctx, lookup.Servable(cfg.Custody))
 				infos = certRows(cfg, e.tableName(cfg), all, time.Now())
 				return err
 			}); err != nil {

@@ -70,7 +70,11 @@ func (e *editor) importFile(ctx context.Context, cmd *cobra.Command, db *provisi
 	counted := &countingReader{r: in}
 	bar := newProgressLine(cmd.ErrOrStderr())
 	o.Progress = func(p provision.Progress) {
-		bar.show(importLine(p, counted.n.Load(), size))
+		show := bar.show
+		if p.Storing {
+			show = bar.put // nothing follows for a while
+		}
+		show(importLine(p, counted.n.Load(), size))
 	}
 	done, err := db.Import(ctx, k, counted, o)
 	bar.clear()
@@ -123,6 +127,9 @@ func openInput(cmd *cobra.Command, file string) (io.ReadCloser, int64, error) {
 	info, err := f.Stat()
 	if err != nil {
 		return nil, 0, errors.Join(err, f.Close())
+	}
+	if info.IsDir() {
+		return nil, 0, errors.Join(exitf(exNoInput, "%s: is a directory", file), f.Close())
 	}
 	if !info.Mode().IsRegular() {
 		return f, 0, nil

@@ -29,7 +29,14 @@ func newProgressLine(w io.Writer) *progressLine {
 
 // show shows text in place of what is shown, but not too often.
 func (p *progressLine) show(text string) {
-	if p.w == nil || time.Since(p.shown) < progressEvery {
+	if p.w != nil && time.Since(p.shown) >= progressEvery {
+		p.put(text)
+	}
+}
+
+// put shows text now.
+func (p *progressLine) put(text string) {
+	if p.w == nil {
 		return
 	}
 	p.shown = time.Now()

@@ -96,7 +96,11 @@ func withDatabase(ctx context.Context, src provision.Source, f func(context.Cont
 		return withCode(exUnavailable, err)
 	}
 	defer func() { _ = db.Close() }()
-	return withCode(exDataErr, f(ctx, db))
+	err = f(ctx, db)
+	if provision.IsUnavailable(err) {
+		return withCode(exTempFail, err)
+	}
+	return withCode(exDataErr, err)
 }
 
 // command makes a subcommand that edits with its arguments.

@@ -34,7 +34,7 @@ match from any for domain <mail> action "out"
 	if out, err := program("domain", "ls", "-c", s.config).CombinedOutput(); err == nil || !strings.Contains(string(out), "run tabard migrate") {
 		t.Errorf("before migrate: %v, %s", err, out)
 	}
-	if out := tabard(t, "migrate", "-c", s.config); !strings.Contains(out, "table mail: PostgreSQL: version 1, was 0") || strings.Contains(out, "table other") {
+	if out := tabard(t, "migrate", "-c", s.config); !strings.Contains(out, "table mail: PostgreSQL: version 2, was 0") || strings.Contains(out, "table other") {
 		t.Errorf("migrate: %s", out)
 	}
 	tabard(t, "domain", "add", "Example.ORG", "-c", s.config)

@@ -189,7 +189,7 @@ func lasts(c provision.Certificate, days int) bool {
 // certificate makes an authority and a certificate for localhost, when there is
 // none or it is about to expire.
 func (q *quickstart) certificate(ctx context.Context, db *provision.DB) error {
-	all, err := db.ListCertificates(ctx)
+	all, err := db.ListCertificates(ctx, nil)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -90,6 +91,9 @@ func newMasterKey(cfg *config.Config) (*sealing.Ring, error) {
 // to before, or to who lookup runs as.
 func writeMasterKeys(cfg *config.Config, ring *sealing.Ring) error {
 	path := cfg.Custody.MasterKey
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real // the link stays
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".master-key-*") // mode 0600
 	if err != nil {
 		return err
@@ -112,13 +116,16 @@ func writeMasterKeys(cfg *config.Config, ring *sealing.Ring) error {
 }
 
 func giveToLookup(f *os.File, path string, cfg *config.Config) error {
+	if info, err := os.Stat(path); err == nil {
+		if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
+			if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+				return err
+			}
+		}
+		return f.Chmod(info.Mode().Perm())
+	}
 	if os.Getuid() != 0 {
 		return nil
-	}
-	if info, err := os.Stat(path); err == nil {
-		if owner, ok := info.Sys().(*syscall.Stat_t); ok {
-			return f.Chown(int(owner.Uid), int(owner.Gid))
-		}
 	}
 	id, err := identityOf(cfg, procLookup)
 	if err != nil || id.cred == nil {
@@ -164,16 +171,16 @@ sure before that no other table and no backup needs them.`,
 			if err != nil {
 				return err
 			}
-			if !keep {
-				if _, err := newMasterKey(cfg); err != nil {
+			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
+				if !keep {
+					if _, err := newMasterKey(cfg); err != nil {
+						return err
+					}
+				}
+				s, err := sealer(cfg)
+				if err != nil {
 					return err
 				}
-			}
-			s, err := sealer(cfg)
-			if err != nil {
-				return err
-			}
-			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
 				done, err := db.Reseal(ctx, s, all)
 				if err == nil && forget {
 					err = forgetMasterKeys(ctx, cfg, db, s.Ring)
@@ -203,7 +210,9 @@ func forgetMasterKeys(ctx context.Context, cfg *config.Config, db *provision.DB,
 	}
 	needed := make(map[string]bool)
 	for _, r := range rows {
-		needed[r.MasterKey] = true
+		for _, id := range r.MasterKeys {
+			needed[id] = true
+		}
 	}
 	return writeMasterKeys(cfg, ring.Only(func(id string) bool { return needed[id] }))
 }
@@ -211,7 +220,7 @@ func forgetMasterKeys(ctx context.Context, cfg *config.Config, db *provision.DB,
 func (e *editor) sealList() *cobra.Command {
 	return lister(e, "List how the private keys of certificates are kept", []string{"ID", "NAME", "KEPT", "MASTER KEY"}, (*provision.DB).Protections,
 		func(p provision.Protection) []string {
-			return []string{strconv.FormatInt(p.ID, 10), p.Name, p.Kept, dash(p.MasterKey)}
+			return []string{strconv.FormatInt(p.ID, 10), p.Name, p.Kept, dash(strings.Join(p.MasterKeys, ", "))}
 		})
 }
 

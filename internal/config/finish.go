@@ -34,6 +34,10 @@ func (p *parser) finishListener(l *Listener, bareNewline *bool) {
 	if l.Verify != VerifyNone && l.CAName == "" && l.CATable == "" {
 		l.CATable = p.cfg.DefaultCA
 	}
+	if l.CertAuth != "" && l.CAName == "" && l.CATable == "" {
+		// The system's authorities vouch for everybody in the world.
+		p.errs = append(p.errs, errorAt(l.Pos, "cert-auth needs the authorities that may vouch for clients; expected ca NAME or ca <TABLE> here, or a global ca <TABLE>"))
+	}
 	l.NormalizeBareNewline = p.cfg.SMTP.NormalizeBareNewline
 	if bareNewline != nil {
 		l.NormalizeBareNewline = *bareNewline

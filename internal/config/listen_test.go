@@ -1,6 +1,9 @@
 package config
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestListeners(t *testing.T) {
 	tests := []struct {
@@ -21,11 +24,11 @@ func TestListeners(t *testing.T) {
 			Verify: VerifyRequire, CAName: "example.org", PKINames: []string{"*"}}},
 		{"lo tls verify optional ca <t> pki *", Listener{Host: "lo", Port: "25", TLS: TLSStart,
 			Verify: VerifyOptional, CATable: "t", PKINames: []string{"*"}}},
-		{"lo smtps cert-auth <t> pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit,
-			Verify: VerifyOptional, CertAuth: "t", PKINames: []string{"*"}}},
+		{"lo smtps cert-auth <t> ca <t> pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit,
+			Verify: VerifyOptional, CertAuth: "t", CATable: "t", PKINames: []string{"*"}}},
 		{"lo smtps auth pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit, Auth: AuthRequire, PKINames: []string{"*"}}},
-		{"lo smtps auth cert-auth <t> pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit, Auth: AuthRequire,
-			Verify: VerifyOptional, CertAuth: "t", PKINames: []string{"*"}}},
+		{"lo smtps auth cert-auth <t> ca <t> pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit, Auth: AuthRequire,
+			Verify: VerifyOptional, CertAuth: "t", CATable: "t", PKINames: []string{"*"}}},
 		{"lo smtps auth <t> pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit, Auth: AuthRequire, AuthTable: "t", PKINames: []string{"*"}}},
 		{"lo smtps auth-optional <map> pki *", Listener{Host: "lo", Port: "465", TLS: TLSImplicit, Auth: AuthOptional, AuthTable: "map", PKINames: []string{"*"}}},
 		{"lo senders <t>", Listener{Host: "lo", Port: "25", Senders: "t"}},
@@ -67,4 +70,16 @@ smtp bare-newline normalize`)
 		{Name: "out", Method: MethodRelay, CATable: "t"},
 		{Name: "own", Method: MethodRelay, CAName: "example.org"},
 	})
+}
+
+// The system's authorities vouch for the whole world: they are not who says whose a
+// client certificate is.
+func TestCertAuthNeedsAuthorities(t *testing.T) {
+	const text = "table t sqlite:/t\nlisten on lo smtps cert-auth <t> pki <t>\nmatch for any reject\n"
+	if _, err := Parse("x", []byte(text), Options{}); err == nil || !strings.Contains(err.Error(), "x:2:1: cert-auth needs the authorities") {
+		t.Errorf("%v", err)
+	}
+	if _, err := Parse("x", []byte("table u sqlite:/u\nca <u>\n"+text), Options{}); err != nil {
+		t.Errorf("with a global ca: %v", err)
+	}
 }

@@ -106,6 +106,9 @@ func (r *Ring) WithNewKey() (*Ring, error) {
 		return nil, err
 	}
 	out := &Ring{keys: []masterKey{k}}
+	if r != nil && len(r.keys) >= maxKeys {
+		return nil, fmt.Errorf("there are %d master keys already: forget those that nothing needs", len(r.keys))
+	}
 	if r != nil {
 		out.keys = append(out.keys, r.keys...)
 	}
