@@ -152,9 +152,9 @@ func existing(dir string) string {
 
 // tcp restricts TCP. No process binds a port of its choice: listening sockets
 // are inherited, and others get any free port. There is no rule for "every port
-// but these", only one for each port: 120 ms and some 4 MiB of kernel memory for
-// each thread of a process, so that connecting is restricted only where there is
-// a port to close.
+// but these", only one for each port, which costs some 40 ms and 4 MiB of kernel
+// memory for each thread. So connecting is restricted only where there is a port
+// to close.
 func (r *rules) tcp(p Profile, abi int) {
 	if tcpWaived(p) != "" || needs(abi, abiTCP) != nil {
 		return
