@@ -175,9 +175,21 @@ func chainFrom(leaf *x509.Certificate, certs []*x509.Certificate) [][]byte {
 	return chain
 }
 
+// issuerOf finds the issuer by its name and key identifier. Signatures, which cost
+// as much as the rest of the reading, are looked at only where that fits several.
 func issuerOf(c *x509.Certificate, certs []*x509.Certificate, used map[*x509.Certificate]bool) *x509.Certificate {
+	var fit []*x509.Certificate
 	for _, o := range certs {
-		if !used[o] && bytes.Equal(c.RawIssuer, o.RawSubject) && c.CheckSignatureFrom(o) == nil {
+		otherKey := len(c.AuthorityKeyId) > 0 && len(o.SubjectKeyId) > 0 && !bytes.Equal(c.AuthorityKeyId, o.SubjectKeyId)
+		if !used[o] && !otherKey && bytes.Equal(c.RawIssuer, o.RawSubject) {
+			fit = append(fit, o)
+		}
+	}
+	if len(fit) == 1 {
+		return fit[0]
+	}
+	for _, o := range fit {
+		if c.CheckSignatureFrom(o) == nil {
 			return o
 		}
 	}
