@@ -121,9 +121,9 @@ func (v *vault) openKey(text []byte) (crypto.Signer, error) {
 	return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
 }
 
-// wipe clears a key that nobody has any more, as far as Go lets us: what crypto
-// packages derived from it, and the text that it was read from, go to the garbage
-// collector as they are.
+// wipe clears a key that nobody has any more, as far as Go lets us: ECDSA keys may
+// not be touched, and what crypto packages derived from the others, and the text
+// that they were read from, go to the garbage collector as they are.
 func wipe(signer crypto.Signer) {
 	ints := func(all ...*big.Int) {
 		for _, i := range all {
@@ -136,8 +136,6 @@ func wipe(signer crypto.Signer) {
 	case *rsa.PrivateKey:
 		ints(k.D, k.Precomputed.Dp, k.Precomputed.Dq, k.Precomputed.Qinv)
 		ints(k.Primes...)
-	case *ecdsa.PrivateKey:
-		ints(k.D)
 	case ed25519.PrivateKey:
 		clear(k)
 	}

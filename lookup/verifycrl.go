@@ -51,9 +51,12 @@ func newCRL(l *x509.RevocationList) *crl {
 	for _, e := range l.RevokedCertificateEntries {
 		c.revoked[serialKey(e.SerialNumber)] = struct{}{}
 	}
-	bare := *l
-	bare.RevokedCertificateEntries, bare.RevokedCertificates = nil, nil
-	c.list = &bare
+	// What is needed of the list without its entries, which are large.
+	c.list = &x509.RevocationList{
+		RawTBSRevocationList: l.RawTBSRevocationList, Signature: l.Signature, SignatureAlgorithm: l.SignatureAlgorithm,
+		RawIssuer: l.RawIssuer, Issuer: l.Issuer, AuthorityKeyId: l.AuthorityKeyId,
+		ThisUpdate: l.ThisUpdate, NextUpdate: l.NextUpdate, Number: l.Number,
+	}
 	return c
 }
 

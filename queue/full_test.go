@@ -27,11 +27,7 @@ const fullVar = "TABARD_QUEUE_TEST_FULL"
 func TestDiskFull(t *testing.T) {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), fullVar+"="+t.TempDir())
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
-	if uid := os.Getuid(); uid != 0 {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
-		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: uid, Size: 1}}
-	}
+	cmd.SysProcAttr = ownMounts()
 	out, err := cmd.CombinedOutput()
 	if errors.Is(err, syscall.EPERM) || strings.Contains(string(out), errNoMount) {
 		t.Logf("no file system of our own: %v %s", err, out)
@@ -47,10 +43,7 @@ const errNoMount = "cannot mount"
 // fill is the other process' part: it fills the disk, and goes on when there is
 // room again.
 func fill(dir string) error {
-	if err := syscall.Mount("none", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("%s: %w", errNoMount, err)
-	}
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=8m"); err != nil {
+	if err := mountSmall(dir); err != nil {
 		return fmt.Errorf("%s: %w", errNoMount, err)
 	}
 	ballast := filepath.Join(dir, "ballast")

@@ -20,12 +20,13 @@ import (
 // socketpair returns both ends of what connects two processes.
 func socketpair(t testing.TB) (a, b net.Conn) {
 	t.Helper()
-	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var conns [2]net.Conn
 	for i, fd := range fds {
+		syscall.CloseOnExec(fd)
 		f := os.NewFile(uintptr(fd), "socketpair")
 		if conns[i], err = net.FileConn(f); err != nil {
 			t.Fatal(err)
