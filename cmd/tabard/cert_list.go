@@ -29,6 +29,9 @@ type certInfo struct {
 	State    string    `json:"state"`
 }
 
+// inUse is the state of a certificate that is served.
+const inUse = "in use"
+
 func (e *editor) certList() *cobra.Command {
 	return &cobra.Command{
 		Use:   "ls",
@@ -83,7 +86,7 @@ func certRows(cfg *config.Config, name string, all []provision.Certificate, now 
 			case line.State == "valid" && laterThan(leaf, c.Name, all, now):
 				line.State = "valid, a later one is in use"
 			case line.State == "valid" && used[name]:
-				line.State = "in use"
+				line.State = inUse
 			case line.State == "valid":
 				line.State = "valid, but no pki <" + name + "> uses it"
 			}
@@ -148,7 +151,7 @@ func fromServer(cfg *config.Config, rows []certInfo, now time.Time) []certInfo {
 		line := certInfo{Source: k.Source, Name: k.Name, Key: k.Key, Issuer: k.Issuer, NotAfter: k.NotAfter, Days: int(k.NotAfter.Sub(now).Hours() / 24), State: k.Fault}
 		switch {
 		case k.InUse:
-			line.State = "in use"
+			line.State = inUse
 		case k.Serving:
 			line.State += "; another one is served"
 		}

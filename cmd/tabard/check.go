@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"tabard/backends/provision"
 	"tabard/internal/config"
 	"tabard/lookup"
 )
@@ -32,10 +33,44 @@ every certificate, authority and relay URL. Each problem is one line with its pl
 				return err
 			}
 			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
-				return g.report(cmd, svc.Check(ctx))
+				return g.report(cmd, append(svc.Check(ctx), certProblems(ctx, cfg, time.Now())...))
 			})
 		},
 	}
+}
+
+// endsSoon is when check warns of a certificate that is about to end.
+const endsSoon = 14 // days
+
+// certProblems looks at every certificate of our own schema, asked for or not. A
+// table that cannot be opened is a problem that others have told of.
+func certProblems(ctx context.Context, cfg *config.Config, now time.Time) []lookup.Problem {
+	var found []lookup.Problem
+	used := certTables(cfg)
+	for _, t := range cfg.Tables {
+		src, own, err := database(t)
+		if err != nil || !own || !used[t.Name] {
+			continue
+		}
+		db, err := provision.Open(ctx, src)
+		if err != nil {
+			continue
+		}
+		all, err := db.ListCertificates(ctx, lookup.Servable(cfg.Custody))
+		if err := errors.Join(err, db.Close()); err != nil {
+			continue
+		}
+		for _, line := range certRows(cfg, t.Name, all, now) {
+			served := line.State == inUse
+			if cause := line.State; !served || line.Days < endsSoon {
+				if served {
+					cause = fmt.Sprintf("ends in %d days", line.Days)
+				}
+				found = append(found, lookup.Problem{Pos: t.Pos, Table: t.Name, Service: "cert", Cause: fmt.Sprintf("%s, id %d: %s", line.Name, line.ID, cause), Warning: true})
+			}
+		}
+	}
+	return found
 }
 
 // report prints what check found; a fault that is no mere warning is an error.
