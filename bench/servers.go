@@ -46,8 +46,10 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 		return s.startTabard(ctx, dir, relayTo)
 	case "postfix":
 		return startPostfix(ctx, dir, relayTo)
+	case "opensmtpd":
+		return startOpenSMTPD(ctx, dir, relayTo)
 	}
-	return nil, fmt.Errorf("unknown server %q; want null, tabard or postfix", name)
+	return nil, fmt.Errorf("unknown server %q; want null, tabard, postfix or opensmtpd", name)
 }
 
 func startNull(ctx context.Context, dir string) (*target, error) {

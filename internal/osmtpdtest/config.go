@@ -1,10 +1,13 @@
 package osmtpdtest
 
 import (
+	"bytes"
 	"context"
+	_ "embed"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -26,6 +29,24 @@ const (
 	roots = "etc/ssl/certs/ca-certificates.crt"
 )
 
+// shim is a library that mends what Debian's build cannot do; it says what.
+//
+//go:embed shim/shim.c
+var shim string
+
+// shimFile is where OpenSMTPD sees it.
+const shimFile = "/shim.so"
+
+// makeShim compiles the library.
+func (s *Server) makeShim(ctx context.Context) error {
+	cmd := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-x", "c", "-o", filepath.Join(s.root(), shimFile), "-", "-ldl")
+	cmd.Stdin = strings.NewReader(shim)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("gcc: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // makeRoot makes the directories with the owners and modes that OpenSMTPD
 // demands, and the files of /etc that it and the C library read.
 func (s *Server) makeRoot(opt Options) error {
@@ -37,7 +58,7 @@ func (s *Server) makeRoot(opt Options) error {
 		mode  os.FileMode
 		owner int
 	}{
-		{".", 0o755, 0}, {"etc", 0o755, 0}, {FilesDir, 0o700, 0}, {filepath.Dir(roots), 0o755, 0}, {"run", 0o755, 0}, {"tmp", os.ModeSticky | 0o777, 0},
+		{".", 0o755, 0}, {"etc", 0o755, 0}, {FilesDir, 0o755, 0}, {filepath.Dir(roots), 0o755, 0}, {"run", 0o755, 0}, {"tmp", os.ModeSticky | 0o777, 0},
 		{empty, 0o755, 0}, {spool, 0o711, 0}, {"mail", 0o700, boxID},
 	} {
 		path := filepath.Join(s.root(), d.name)
@@ -64,7 +85,7 @@ func (s *Server) writeFiles(opt Options) error {
 	files := map[string]string{
 		"etc/passwd":   account("root", 0, "/") + account("opensmtpd", daemonID, "/"+empty) + account("opensmtpq", queueID, "/"+empty) + account("box", boxID, "/mail"),
 		"etc/group":    fmt.Sprintf("root:x:0:\nopensmtpd:x:%d:\nopensmtpq:x:%d:\nbox:x:%d:\n", daemonID, queueID, boxID),
-		"etc/hosts":    "127.0.0.1 localhost\n",
+		"etc/hosts":    "127.0.0.1 " + strings.Join(append([]string{"localhost"}, opt.Hosts...), " ") + "\n",
 		"etc/mailname": hostname(opt) + "\n",
 		// Nothing is asked of the network.
 		"etc/resolv.conf": "lookup file\n",
@@ -76,7 +97,12 @@ func (s *Server) writeFiles(opt Options) error {
 		}
 	}
 	for name, text := range opt.Files {
-		if err := os.WriteFile(filepath.Join(s.root(), FilesDir, name), text, 0o600); err != nil {
+		// Its users read trust anchors; it refuses a key that they could read.
+		mode := os.FileMode(0o644)
+		if bytes.Contains(text, []byte("PRIVATE KEY")) {
+			mode = 0o600
+		}
+		if err := os.WriteFile(filepath.Join(s.root(), FilesDir, name), text, mode); err != nil {
 			return err
 		}
 	}

@@ -179,6 +179,6 @@ func (s *Server) command(ctx context.Context, name string, args ...string) *exec
 	for _, dir := range unpacked.Libraries(s.pkg) {
 		dirs = append(dirs, filepath.Join(pkgDir, dir))
 	}
-	cmd.Env = []string{"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LD_LIBRARY_PATH=" + strings.Join(dirs, ":")}
+	cmd.Env = []string{"LD_PRELOAD=" + shimFile, "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "LD_LIBRARY_PATH=" + strings.Join(dirs, ":")}
 	return cmd
 }

@@ -5,7 +5,8 @@
 // OpenSMTPD has its places and users compiled in. So it gets a root directory
 // and a mount namespace of its own: /etc, /var and the mailboxes are in one
 // directory, which Close removes; the system's programs and libraries and the
-// package are bound into it, read-only. Linux and root are needed for that.
+// package are bound into it, read-only. Linux and root are needed for that, and
+// gcc for what Debian's build needs mended (shim/shim.c).
 package osmtpdtest
 
 import (
@@ -46,6 +47,7 @@ type Options struct {
 	Domains   []string          // kept in the Maildir; empty: the host name
 	Listeners []string          // options of each listener, such as `tls pki "mx"`; empty: one without
 	Files     map[string][]byte // put below FilesDir, where Lines find them
+	Hosts     []string          // further names of 127.0.0.1, the only address it can look up
 	CA        []byte            // trust anchors (PEM), in place of the system's
 	Lines     []string          // smtpd.conf before the listeners and the rule of Domains
 	Args      []string          // further arguments of smtpd, such as -P mta
@@ -141,6 +143,9 @@ func Start(ctx context.Context, opt Options) (*Server, error) {
 
 func (s *Server) start(ctx context.Context, opt Options) error {
 	if err := s.makeRoot(opt); err != nil {
+		return err
+	}
+	if err := s.makeShim(ctx); err != nil {
 		return err
 	}
 	var err error
