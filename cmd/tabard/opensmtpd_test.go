@@ -104,7 +104,7 @@ func TestReceiveFromOpenSMTPD(t *testing.T) {
 		text = strings.Replace(text, " tls\n", " tls verify optional cert-auth <mail> received-auth\n", 1)
 		return strings.ReplaceAll(text, " senders <mail>\n", " senders <mail> received-auth\n")
 	})
-	tabard(t, "-c", s.config, "identity", "add", s.user, "dns:opensmtpd.example")
+	s.exec(`INSERT INTO client_identities (identity, "user") VALUES ('dns:opensmtpd.example', ?)`, s.user)
 	smtp, smtps, submit := portOf(t, s.smtp), portOf(t, s.smtps), portOf(t, s.submit)
 	auth := "(auth=yes user=" + s.user + ")"
 	cases := []struct {
@@ -199,11 +199,11 @@ func TestRelayToOpenSMTPD(t *testing.T) {
 		{"verify.example", "tls://localhost:" + portOf(t, o.Addrs[3]), "with ESMTPS id * (TLSv1.3:TLS_AES_256_GCM_SHA384:256:YES)\n"},
 	}
 	for _, c := range cases {
-		tabard(t, "-c", s.config, "relay", "add", c.domain, c.url)
+		s.exec(`INSERT INTO relays (match, url) VALUES (?, ?)`, c.domain, c.url)
 	}
 	// These two wait.
-	tabard(t, "-c", s.config, "relay", "add", "guess.example", "tls://bad@localhost:"+portOf(t, o.Addrs[2]))
-	tabard(t, "-c", s.config, "relay", "add", "othername.example", "tls://127.0.0.1:"+portOf(t, o.Addrs[0]))
+	s.exec(`INSERT INTO relays (match, url) VALUES ('guess.example', ?), ('othername.example', ?)`,
+		"tls://bad@localhost:"+portOf(t, o.Addrs[2]), "tls://127.0.0.1:"+portOf(t, o.Addrs[0]))
 	d := dialSMTP(t, s.submit)
 	d.startTLS(s.trust("localhost"))
 	d.send("EHLO client.example", "250")
