@@ -100,7 +100,7 @@ func (f *failure) or(later *failure) *failure {
 		return later
 	}
 	best, other := later, f
-	if later.code == 0 && f.code != 0 {
+	if f.tells() > later.tells() {
 		best, other = f, later
 	}
 	joined := *best
@@ -108,6 +108,18 @@ func (f *failure) or(later *failure) *failure {
 		joined.notBefore = other.notBefore
 	}
 	return &joined
+}
+
+// tells is how far a failure got: a reply says more than a broken connection, and
+// that more than none. A server whose second address does not answer is not down.
+func (f *failure) tells() int {
+	switch {
+	case f.code != 0:
+		return 2
+	case f.enhanced != "4.4.1":
+		return 1
+	}
+	return 0
 }
 
 var errBusy = errors.New("too many messages are waiting for this destination")
