@@ -207,7 +207,7 @@ func (s *Supervisor) command(spec Spec, control *os.File) *exec.Cmd {
 // minimalEnv passes on what steers the runtime and the clock, nothing else.
 func minimalEnv() []string {
 	env := []string{} // not nil, which means everything
-	for _, name := range []string{"PATH", "TZ", "LANG", "LC_ALL", "GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "GOCOVERDIR"} {
+	for _, name := range []string{"PATH", "TZ", "LANG", "LC_ALL", "GODEBUG", "GOGC", "GOMEMLIMIT", "GOMAXPROCS", "GOTRACEBACK", "GOCOVERDIR", "GORACE"} {
 		if v, ok := os.LookupEnv(name); ok {
 			env = append(env, name+"="+v)
 		}
