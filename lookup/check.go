@@ -92,10 +92,8 @@ func (c *checking) tables(ctx context.Context) {
 
 // custody reports files that open private keys and cannot be used.
 func (c *checking) custody() {
-	for word, err := range map[string]error{"master-key": c.s.custody.vault.fault(0), "passphrases": c.s.custody.vault.fault(1)} {
-		if err != nil {
-			c.add(Problem{Pos: c.s.cfg.Where["custody "+word], Cause: "custody " + word + ": " + err.Error()})
-		}
+	for _, f := range c.s.custody.vault.faults() {
+		c.add(Problem{Pos: c.s.cfg.Where["custody "+f.word], Cause: "custody " + f.word + ": " + f.fault.Error()})
 	}
 }
 

@@ -2,9 +2,7 @@ package lookup
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 
 	"tabard/internal/address"
@@ -57,8 +55,7 @@ func certUser(ctx context.Context, t *table.Table, leaf *x509.Certificate) (Iden
 // order: its public key, its mail addresses, its host names, its subject. What
 // could break a line protocol is no identity.
 func identities(leaf *x509.Certificate) []string {
-	spki := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
-	keys := []string{"sha256:" + hex.EncodeToString(spki[:])}
+	keys := []string{"sha256:" + table.KeyDigest(leaf)}
 	add := func(kind, text string) {
 		key := kind + ":" + text
 		if text != "" && len(keys) < maxIdentities && address.OneLine(key, table.MaxKey) == key {

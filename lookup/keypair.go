@@ -19,8 +19,8 @@ import (
 	"tabard/table"
 )
 
-// The sizes of RSA keys that are served, in bits. Larger ones cost seconds of
-// CPU for each handshake.
+// The sizes of RSA keys that are served, and accepted from peers, in bits. Larger
+// ones cost seconds of CPU for each handshake; crypto/tls has the same bound.
 const (
 	minRSA = 2048
 	maxRSA = 8192
@@ -77,7 +77,7 @@ func (v *vault) openKeyPairs(row table.Row) ([]*keyPair, error) {
 	var errs []error
 	for _, p := range parsed {
 		signer, err := v.openKey(p.Key)
-		if err == nil && !samePublic(p.Leaf.PublicKey, signer.Public()) {
+		if err == nil && !table.Belongs(signer, p.Leaf) {
 			err = errors.New("private key does not belong to the certificate")
 		}
 		if err != nil {
@@ -107,18 +107,17 @@ func (v *vault) openKey(text []byte) (crypto.Signer, error) {
 		if bits := k.N.BitLen(); bits < minRSA || bits > maxRSA {
 			return nil, fmt.Errorf("RSA key of %d bits; want %d to %d", bits, minRSA, maxRSA)
 		}
-		return k, nil
 	case *ecdsa.PrivateKey:
 		switch k.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521():
 		default:
 			return nil, fmt.Errorf("ECDSA key on curve %s; want P-256, P-384 or P-521", k.Params().Name)
 		}
-		return k, nil
 	case ed25519.PrivateKey:
-		return k, nil
+	default:
+		return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
 	}
-	return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
+	return key, nil
 }
 
 // wipe clears a key that nobody has any more, as far as Go lets us: ECDSA keys may
@@ -141,11 +140,6 @@ func wipe(signer crypto.Signer) {
 	}
 }
 
-func samePublic(a, b crypto.PublicKey) bool {
-	eq, ok := a.(interface{ Equal(crypto.PublicKey) bool })
-	return ok && eq.Equal(b)
-}
-
 func fingerprint(chain [][]byte) (sum [32]byte) {
 	h := sha256.New()
 	for _, der := range chain {
@@ -158,11 +152,14 @@ func fingerprint(chain [][]byte) (sum [32]byte) {
 // rowSum is a hash of a row's content, and of what it is to be opened with.
 func rowSum(row table.Row, stamp uint64) (sum [32]byte) {
 	h := sha256.New()
-	_ = binary.Write(h, binary.BigEndian, stamp) // a hash takes everything
+	number := func(n uint64) {
+		var b [8]byte
+		binary.BigEndian.PutUint64(b[:], n)
+		h.Write(b[:])
+	}
+	number(stamp)
 	for _, col := range row {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(col)))
-		h.Write(n[:])
+		number(uint64(len(col)))
 		h.Write([]byte(col))
 	}
 	h.Sum(sum[:0])

@@ -3,7 +3,6 @@ package lookup
 import (
 	"crypto"
 	"encoding/pem"
-	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,24 +12,33 @@ import (
 	"tabard/table"
 )
 
-// vault opens private keys that are sealed, encrypted, or in another file. The
-// files that it needs for that are read again when they change; one that cannot be
-// read any more goes on serving as it was, so that a start as root may read what
-// later only root could.
+// vault opens private keys that are sealed or encrypted. The files that it needs
+// for that are read again when they change; one that cannot be read any more goes on
+// serving as it was, so that a start as root may read what later only root could.
 type vault struct {
-	log     *slog.Logger
-	paths   config.Custody
-	files   *pemFiles
+	log   *slog.Logger
+	files *pemFiles
+
 	mu      sync.Mutex
 	stamp   uint64 // grows with each change
-	texts   [2]string
-	ring    *sealing.Ring
-	phrases [][]byte
-	faults  [2]error
+	opener  table.Opener
+	master  custodyFile
+	phrases custodyFile
+}
+
+// custodyFile is a file of `custody`.
+type custodyFile struct {
+	word  string // of the directive
+	path  string // empty: there is none
+	text  string // that is in force
+	fault error  // why what is there now is not
 }
 
 func newVault(c config.Custody, files *pemFiles, log *slog.Logger) *vault {
-	v := &vault{log: log, paths: c, files: files}
+	v := &vault{
+		log: log, files: files,
+		master: custodyFile{word: "master-key", path: c.MasterKey}, phrases: custodyFile{word: "passphrases", path: c.Passphrases},
+	}
 	v.refresh()
 	return v
 }
@@ -50,78 +58,64 @@ func Servable(c config.Custody) func(table.Row) error {
 func (v *vault) refresh() uint64 {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.read(0, "master-key", v.paths.MasterKey, func(text string) error {
-		ring, err := sealing.ParseRing([]byte(text))
+	v.read(&v.master, func(text []byte) error {
+		ring, err := sealing.ParseRing(text)
 		if err == nil {
-			v.ring = ring
+			v.opener.Ring = ring
 		}
 		return err
 	})
-	v.read(1, "passphrases", v.paths.Passphrases, func(text string) error {
-		phrases, err := sealing.ParsePassphrases([]byte(text))
+	v.read(&v.phrases, func(text []byte) error {
+		phrases, err := sealing.ParsePassphrases(text)
 		if err == nil {
-			v.phrases = phrases
+			v.opener.Passphrases = phrases
 		}
 		return err
 	})
 	return v.stamp
 }
 
-func (v *vault) read(i int, what, path string, parse func(text string) error) {
-	if path == "" {
+// read takes over what is in a file, if it is new and parse understands it.
+func (v *vault) read(f *custodyFile, parse func(text []byte) error) {
+	if f.path == "" {
 		return
 	}
-	row, err := v.files.read(path)
-	if err == nil && row[0] == v.texts[i] {
+	row, err := v.files.read(f.path)
+	if err == nil && row[0] == f.text {
 		return
 	}
 	if err == nil {
-		if err = parse(row[0]); err == nil {
-			v.texts[i] = row[0]
+		if err = parse([]byte(row[0])); err == nil {
+			f.text, f.fault = row[0], nil
 			v.stamp++
-			v.faults[i] = nil
 			return
 		}
-		err = fmt.Errorf("%s: %w", path, err)
+		err = fmt.Errorf("%s: %w", f.path, err)
 	}
-	if v.faults[i] == nil || v.faults[i].Error() != err.Error() {
-		v.log.Warn("custody file cannot be used", "custody", what, "error", err)
+	if f.fault == nil || f.fault.Error() != err.Error() {
+		v.log.Warn("custody file cannot be used", "custody", f.word, "error", err)
 	}
-	v.faults[i] = err
+	f.fault = err
 }
 
-// fault says why the file of master keys (0) or of passphrases (1) cannot be used
-// as it is now.
-func (v *vault) fault(i int) error {
+// faults says which files cannot be used as they are now, and why.
+func (v *vault) faults() []custodyFile {
 	v.refresh()
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.faults[i]
+	var all []custodyFile
+	for _, f := range []custodyFile{v.master, v.phrases} {
+		if f.fault != nil {
+			all = append(all, f)
+		}
+	}
+	return all
 }
 
 // open returns the key in a block, whatever protects it.
-func (v *vault) open(b *pem.Block) (crypto.PrivateKey, error) {
+func (v *vault) open(b *pem.Block) (crypto.Signer, error) {
 	v.mu.Lock()
-	ring, phrases := v.ring, v.phrases
+	opener := v.opener
 	v.mu.Unlock()
-	switch {
-	case b.Type == sealing.BlockType:
-		if ring == nil {
-			return nil, errors.New("private key is sealed, and custody master-key names no file that opens it")
-		}
-		der, err := ring.Open(b)
-		if err != nil {
-			return nil, err
-		}
-		defer clear(der)
-		return table.ParsePrivateKey(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	case b.Type == sealing.EncryptedType:
-		if len(phrases) == 0 {
-			return nil, errors.New("private key is encrypted, and custody passphrases names no file that opens it")
-		}
-		return sealing.Decrypt(b, phrases)
-	case len(b.Headers) > 0:
-		return nil, errors.New("private key is encrypted in the way of RFC 1421, which is not safe; make PKCS#8 of it: openssl pkcs8 -topk8")
-	}
-	return table.ParsePrivateKey(b)
+	return opener.Open(b)
 }

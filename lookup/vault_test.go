@@ -240,8 +240,8 @@ func TestMasterKeyChanges(t *testing.T) {
 	if _, err := opened(t, s, "third.example"); err != nil {
 		t.Errorf("with a broken file: %v", err)
 	}
-	if err := s.custody.vault.fault(0); err == nil || !strings.Contains(err.Error(), "master: line 1: not 32 bytes") {
-		t.Errorf("fault: %v", err)
+	if faults := s.custody.vault.faults(); len(faults) != 1 || !strings.Contains(faults[0].fault.Error(), "master: line 1: not 32 bytes") {
+		t.Errorf("faults: %v", faults)
 	}
 	if found := s.Check(t.Context()); len(found) != 2 || !strings.HasPrefix(found[0].String(), "test.conf:3:1: custody master-key: ") {
 		t.Errorf("check: %v", found)

@@ -20,8 +20,6 @@ const (
 	maxCertDER     = 64 << 10 // bytes of each
 	maxServerNames = 1000     // subjectAltNames; more than public authorities put into one certificate
 	maxClientNames = 100      // subjectAltNames; each may become a question to a table
-	minRSABits     = 2048
-	maxRSABits     = 8192 // as crypto/tls: the time of a check grows with the square
 )
 
 // presented is what a peer sent, parsed.
@@ -84,9 +82,9 @@ func keyFault(c *x509.Certificate) string {
 	switch key := c.PublicKey.(type) {
 	case *rsa.PublicKey:
 		switch bits := key.N.BitLen(); {
-		case bits > maxRSABits:
+		case bits > maxRSA:
 			return ReasonUnsupportedKey
-		case bits < minRSABits:
+		case bits < minRSA:
 			return ReasonWeakKey
 		}
 		return ""

@@ -6,9 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -86,7 +84,7 @@ func pairKeys(certs []*x509.Certificate, keys []*pem.Block) ([]KeyPair, error) {
 func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certificate, error) {
 	if sum := k.Headers[sealing.PublicHeader]; k.Type == sealing.BlockType && sum != "" {
 		for _, c := range certs {
-			if spki := sha256.Sum256(c.RawSubjectPublicKeyInfo); sum == hex.EncodeToString(spki[:]) {
+			if sum == KeyDigest(c) {
 				return c, nil
 			}
 		}
@@ -102,12 +100,8 @@ func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certific
 	if err != nil {
 		return nil, err
 	}
-	pub, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
-	if !ok {
-		return nil, errors.New("unknown kind of key")
-	}
 	for _, c := range certs {
-		if pub.Equal(c.PublicKey) {
+		if Belongs(key, c) {
 			return c, nil
 		}
 	}

@@ -2,7 +2,6 @@ package ldap
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/x509"
 	"encoding/asn1"
 	"encoding/pem"
@@ -12,9 +11,9 @@ import (
 	"strings"
 
 	"github.com/go-ldap/ldap/v3"
-	"github.com/youmark/pkcs8"
 	"software.sslmate.com/src/go-pkcs12"
 
+	"tabard/internal/sealing"
 	"tabard/table"
 )
 
@@ -146,7 +145,7 @@ func (s *settings) addKey(m *material, v []byte) error {
 			continue
 		}
 		found = true
-		if b.Type != "ENCRYPTED PRIVATE KEY" {
+		if b.Type != sealing.EncryptedType {
 			m.keys = append(m.keys, b)
 		} else if err := s.addEncrypted(m, b.Bytes); err != nil {
 			return err
@@ -187,10 +186,10 @@ func isEncrypted(der []byte) bool {
 // who signs may have one.
 func (s *settings) addEncrypted(m *material, der []byte) error {
 	if len(s.passphrase) == 0 {
-		m.keys = append(m.keys, &pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: der})
+		m.keys = append(m.keys, &pem.Block{Type: sealing.EncryptedType, Bytes: der})
 		return nil
 	}
-	key, err := pkcs8.ParsePKCS8PrivateKey(der, s.passphrase)
+	key, err := sealing.Decrypt(&pem.Block{Type: sealing.EncryptedType, Bytes: der}, [][]byte{s.passphrase})
 	if err != nil {
 		return errors.New("key_passphrase_file does not open the encrypted private key")
 	}
@@ -257,7 +256,7 @@ func (m *material) isOwn(c *x509.Certificate) bool {
 		if err != nil {
 			return !m.issued(c)
 		}
-		if pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); ok && pub.Equal(c.PublicKey) {
+		if table.Belongs(signer, c) {
 			return true
 		}
 	}

@@ -121,7 +121,7 @@ func TestSealForms(t *testing.T) {
 		{Chain: base64.StdEncoding.EncodeToString([]byte(p.Key + p.Chain))},
 		{Chain: p.Key + p.Chain},
 	} {
-		sealed, err := Sealer{Ring: ring}.Seal(pair)
+		sealed, err := Sealer{table.Opener{Ring: ring}}.Seal(pair)
 		if kept, by := sealed.protection(); err != nil || kept != KeptSealed || len(by) != 1 || sealed.Chain != p.Chain {
 			t.Errorf("%+v, %v", sealed, err)
 		}

@@ -3,7 +3,6 @@ package provision
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"crypto/x509"
 	"database/sql"
 	"encoding/pem"
@@ -16,11 +15,12 @@ import (
 	"tabard/table"
 )
 
-// Sealer seals private keys, and opens those that are protected already.
-type Sealer struct {
-	Ring        *sealing.Ring
-	Passphrases [][]byte // of encrypted keys; empty: they stay as they are
-}
+// Sealer seals private keys under the first master key of its Opener, which opens
+// those that are protected already.
+type Sealer struct{ table.Opener }
+
+// current is the master key that seals.
+func (s Sealer) current() string { return s.Ring.IDs()[0] }
 
 // Protection says how the private keys of a row are kept.
 type Protection struct {
@@ -39,27 +39,28 @@ const (
 	KeptNone      = "none"
 )
 
-// ErrNoPassphrase means that a key is encrypted and cannot be sealed: nothing opens
-// it.
-var ErrNoPassphrase = errors.New("the private key is encrypted, and custody passphrases names no file that opens it")
-
 // Seal returns the pair with its keys sealed under the first master key. A key in
 // another file stays there.
 func (s Sealer) Seal(p Pair) (Pair, error) {
-	if kept, _ := p.protection(); kept == KeptFile {
+	if p.inFile() {
 		return p, nil
 	}
 	pairs, err := table.ParseKeyPairs(p.row())
 	if err != nil {
 		return p, err
 	}
+	return s.pairs(pairs)
+}
+
+// pairs writes a row with its keys sealed.
+func (s Sealer) pairs(pairs []table.KeyPair) (Pair, error) {
 	var chain, keys bytes.Buffer
 	written := make(map[string]bool)
 	for _, pair := range pairs {
 		b, _ := pem.Decode(pair.Key)
 		sealed, err := s.block(b, pair.Leaf)
 		if err != nil {
-			return p, err
+			return Pair{}, err
 		}
 		keys.Write(pem.EncodeToMemory(sealed))
 		for _, der := range pair.Chain {
@@ -74,32 +75,14 @@ func (s Sealer) Seal(p Pair) (Pair, error) {
 
 // block seals one key of a certificate.
 func (s Sealer) block(b *pem.Block, leaf *x509.Certificate) (*pem.Block, error) {
-	var key crypto.PrivateKey
-	var err error
-	switch {
-	case b.Type == sealing.BlockType && sealing.SealedBy(b) == s.Ring.IDs()[0]:
+	if b.Type == sealing.BlockType && sealing.SealedBy(b) == s.current() {
 		return b, nil
-	case b.Type == sealing.BlockType:
-		var der []byte
-		if der, err = s.Ring.Open(b); err == nil {
-			defer clear(der)
-			key, err = table.ParsePrivateKey(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-		}
-	case b.Type == sealing.EncryptedType && len(s.Passphrases) == 0:
-		return nil, ErrNoPassphrase
-	case b.Type == sealing.EncryptedType:
-		key, err = sealing.Decrypt(b, s.Passphrases)
-	default:
-		key, err = table.ParsePrivateKey(b)
 	}
+	key, err := s.Open(b)
 	if err != nil {
 		return nil, err
 	}
-	signer, ok := key.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("private key of type %T cannot sign", key)
-	}
-	if pub, ok := signer.Public().(interface{ Equal(crypto.PublicKey) bool }); !ok || !pub.Equal(leaf.PublicKey) {
+	if !table.Belongs(key, leaf) {
 		return nil, errors.New("private key does not belong to the certificate")
 	}
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -110,16 +93,24 @@ func (s Sealer) block(b *pem.Block, leaf *x509.Certificate) (*pem.Block, error) 
 	return s.Ring.Seal(der, leaf.RawSubjectPublicKeyInfo), nil
 }
 
-// protection says how the keys of a pair are kept: the weakest way of them, and
-// the master keys of those that are sealed.
+// inFile reports whether the row says where its key is.
+func (p Pair) inFile() bool { return strings.HasPrefix(strings.TrimSpace(p.Key), "file:") }
+
+// protection says how the keys of a pair are kept.
 func (p Pair) protection() (kept string, masterKeys []string) {
-	if strings.HasPrefix(strings.TrimSpace(p.Key), "file:") {
+	if p.inFile() {
 		return KeptFile, nil
 	}
 	pairs, err := table.ParseKeyPairs(p.row())
-	if err != nil || len(pairs) == 0 {
+	if err != nil {
 		return KeptNone, nil
 	}
+	return protection(pairs)
+}
+
+// protection says how keys are kept: the weakest way of them, and the master keys
+// of those that are sealed.
+func protection(pairs []table.KeyPair) (kept string, masterKeys []string) {
 	kept = KeptSealed
 	for _, pair := range pairs {
 		switch b, _ := pem.Decode(pair.Key); b.Type {
@@ -217,14 +208,15 @@ func (t tx) reseal(ctx context.Context, s Sealer, id int64, all bool) (bool, err
 	if err != nil {
 		return false, err
 	}
-	kept, by := p.protection()
+	pairs, fault := table.ParseKeyPairs(p.row())
+	kept, by := protection(pairs)
 	switch {
-	case kept == KeptSealed && len(by) == 1 && by[0] == s.Ring.IDs()[0]:
-		return true, nil
-	case kept == KeptFile, kept == KeptNone, len(by) == 0 && !all, kept == KeptEncrypted && len(s.Passphrases) == 0:
+	case p.inFile(), fault != nil, len(by) == 0 && !all, kept == KeptEncrypted && len(s.Passphrases) == 0:
 		return false, nil
+	case kept == KeptSealed && slices.Equal(by, []string{s.current()}):
+		return true, nil
 	}
-	sealed, err := s.Seal(p)
+	sealed, err := s.pairs(pairs)
 	if err == nil {
 		_, err = t.exec(ctx, `UPDATE certificates SET chain = ?, key = ? WHERE id = ?`, sealed.Chain, sealed.Key, id)
 	}

@@ -2,15 +2,14 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"os"
 
 	"github.com/spf13/cobra"
 
 	"tabard/backends/provision"
+	"tabard/table"
 )
 
 func newIdentity(g *globals) *cobra.Command {
@@ -73,6 +72,5 @@ func keyIdentity(file string) (string, error) {
 	if err != nil {
 		return "", exitf(exDataErr, "%s: %w", file, err)
 	}
-	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
-	return "sha256:" + hex.EncodeToString(sum[:]), nil
+	return "sha256:" + table.KeyDigest(cert), nil
 }

@@ -146,14 +146,14 @@ func syncDir(dir string) error {
 func sealer(cfg *config.Config) (provision.Sealer, error) {
 	ring, err := masterKeys(cfg)
 	if err != nil || cfg.Custody.Passphrases == "" {
-		return provision.Sealer{Ring: ring}, err
+		return provision.Sealer{Opener: table.Opener{Ring: ring}}, err
 	}
 	text, err := table.ReadPEMFile(cfg.Custody.Passphrases)
 	if err != nil {
 		return provision.Sealer{}, withCode(exNoInput, err)
 	}
 	phrases, err := sealing.ParsePassphrases([]byte(text))
-	return provision.Sealer{Ring: ring, Passphrases: phrases}, withCode(exDataErr, err)
+	return provision.Sealer{Opener: table.Opener{Ring: ring, Passphrases: phrases}}, withCode(exDataErr, err)
 }
 
 func (e *editor) sealRotate() *cobra.Command {

@@ -164,8 +164,7 @@ func (r *Ring) find(id string) *masterKey {
 // SubjectPublicKeyInfo is spki.
 func (r *Ring) Seal(pkcs8, spki []byte) *pem.Block {
 	k := r.keys[0]
-	sum := sha256.Sum256(spki)
-	b := &pem.Block{Type: BlockType, Headers: map[string]string{masterHeader: k.id, PublicHeader: hex.EncodeToString(sum[:])}}
+	b := &pem.Block{Type: BlockType, Headers: map[string]string{masterHeader: k.id, PublicHeader: KeyDigest(spki)}}
 	nonce := randomBytes(k.aead.NonceSize())
 	b.Bytes = k.aead.Seal(nonce, nonce, pkcs8, associated(b))
 	return b
@@ -186,6 +185,13 @@ func (r *Ring) Open(b *pem.Block) ([]byte, error) {
 		return nil, fmt.Errorf("%w: it was changed after it was sealed", ErrSealed)
 	}
 	return pkcs8, nil
+}
+
+// KeyDigest names a public key by its SubjectPublicKeyInfo: the SHA-256 of it, in
+// hexadecimal.
+func KeyDigest(spki []byte) string {
+	sum := sha256.Sum256(spki)
+	return hex.EncodeToString(sum[:])
 }
 
 // SealedBy names the master key of a sealed block.
