@@ -40,12 +40,14 @@ func (s *session) AuthMechanisms() []string {
 func (s *session) noAuth() bool {
 	c := s.c
 	switch {
-	case c.ln.Auth == config.AuthNone && !c.ln.HasCertAuth || c.tls != nil && !s.authenticated && len(s.AuthMechanisms()) == 0:
+	case c.ln.Auth == config.AuthNone && !c.ln.HasCertAuth:
 		c.reply(503, "5.5.1", "Authentication is not offered here")
 	case c.tls == nil:
 		c.reply(538, "5.7.11", "Encryption required for authentication: use STARTTLS")
 	case s.authenticated:
 		c.reply(503, "5.5.1", "Already authenticated")
+	case len(s.AuthMechanisms()) == 0: // to a client whose certificate is nobody's
+		c.reply(503, "5.5.1", "Authentication is not offered here")
 	case s.tx != nil:
 		c.reply(503, "5.5.1", "AUTH is not allowed during a mail transaction")
 	default:

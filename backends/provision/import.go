@@ -110,22 +110,16 @@ func (i *Imported) bad(line int, err error) {
 
 // lines are the lines of a file.
 type lines struct {
-	csv      *csv.Reader
-	at       heading
-	plan     plan
-	dir      string
-	seal     *Sealer
-	lines    int64
-	progress func(Progress)
-	most     int64 // bad lines before reading stops; 0: any number
+	csv   *csv.Reader
+	at    heading
+	plan  plan
+	o     ImportOptions
+	lines int64 // read and made so far
 }
 
 // newLines reads the heading.
 func newLines(k Kind, r io.Reader, o ImportOptions) (*lines, error) {
-	in := &lines{csv: csv.NewReader(withoutBOM(r)), at: heading{}, dir: o.Dir, seal: o.Seal, progress: o.Progress}
-	if !o.KeepGoing {
-		in.most = maxBadLines
-	}
+	in := &lines{csv: csv.NewReader(withoutBOM(r)), at: heading{}, o: o}
 	head, err := in.csv.Read()
 	if errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("empty: the first line names the columns (%s)", strings.Join(k.Columns, ","))
@@ -220,7 +214,7 @@ func (in *lines) work(ctx context.Context, from <-chan []row, to chan<- []row) e
 				}
 			}
 			if r.err == nil {
-				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.dir, in.seal})
+				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.o.Dir, in.o.Seal})
 			}
 		}
 		if err := send(ctx, to, bundle); err != nil {
@@ -255,7 +249,7 @@ func (in *lines) each(ctx context.Context, f func([]row) error) error {
 				return err
 			}
 			in.lines += int64(len(bundle))
-			in.progress(Progress{Lines: in.lines})
+			in.o.Progress(Progress{Lines: in.lines})
 		}
 		return nil
 	})

@@ -62,7 +62,7 @@ func (s *stage) fill(ctx context.Context, in *lines, done *Imported) error {
 				}
 				rows = append(rows, append([]any{int64(r.line)}, r.values...))
 			}
-			if in.most > 0 && done.Bad >= in.most {
+			if !in.o.KeepGoing && done.Bad >= maxBadLines {
 				return errEnough
 			}
 			if len(rows) == 0 {

@@ -28,7 +28,7 @@ func (e *editor) caAdd() *cobra.Command {
 		Short: "Store a bundle of trust anchors (- is standard input); what NAME had is replaced",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			pem, err := readConfigFile(cmd, args[1])
+			pem, err := readInput(cmd, args[1])
 			if err != nil {
 				return err
 			}

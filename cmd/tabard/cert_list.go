@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"crypto/x509"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,8 +11,8 @@ import (
 	"tabard/backends/provision"
 	"tabard/internal/config"
 	"tabard/internal/control"
-	"tabard/internal/rpc"
 	"tabard/lookup"
+	"tabard/table"
 )
 
 // certInfo is one line of `cert ls`.
@@ -44,15 +42,19 @@ sources too, LDAP and files for instance, that were asked for, and what it found
 			if err != nil {
 				return err
 			}
+			t, src, err := provisioning(cfg, e.table)
+			if err != nil {
+				return err
+			}
 			var infos []certInfo
-			if err := e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
+			if err := withDatabase(context.Background(), src, func(ctx context.Context, db *provision.DB) error {
 				all, err := db.ListCertificates(ctx, lookup.Servable(cfg.Custody))
-				infos = certRows(cfg, e.tableName(cfg), all, time.Now())
+				infos = certRows(cfg, t.Name, all, time.Now())
 				return err
 			}); err != nil {
 				return err
 			}
-			infos = append(infos, fromServer(cfg, infos, time.Now())...)
+			infos = append(infos, fromServer(cfg, ofTable(t.Name), time.Now())...)
 			rows := make([][]string, 0, len(infos))
 			for _, c := range infos {
 				rows = append(rows, []string{c.Name, dash(c.Key), dash(c.Issuer), days(c), c.Source, c.State})
@@ -72,9 +74,10 @@ func days(c certInfo) string {
 // certRows tells of every certificate that the rows have a key for.
 func certRows(cfg *config.Config, name string, all []provision.Certificate, now time.Time) []certInfo {
 	used := certTables(cfg)
+	newest := newestOf(all, now)
 	var infos []certInfo
 	for _, c := range all {
-		line := certInfo{Source: "table " + name, ID: c.ID, Name: c.Name}
+		line := certInfo{Source: ofTable(name), ID: c.ID, Name: c.Name}
 		if c.Fault != nil {
 			line.State = "broken: " + c.Fault.Error()
 			infos = append(infos, line)
@@ -83,7 +86,7 @@ func certRows(cfg *config.Config, name string, all []provision.Certificate, now 
 			line.Key, line.Issuer, line.NotAfter, line.Days = lookup.KeyName(leaf), leaf.Issuer.CommonName, leaf.NotAfter, daysLeft(leaf, now)
 			line.State = validity(leaf, now)
 			switch {
-			case line.State == "valid" && laterThan(leaf, c.Name, all, now):
+			case line.State == "valid" && leaf.NotBefore.Before(newest[kindOf(c.Name, leaf)]):
 				line.State = "valid, a later one is in use"
 			case line.State == "valid" && used[name]:
 				line.State = inUse
@@ -96,20 +99,30 @@ func certRows(cfg *config.Config, name string, all []provision.Certificate, now 
 	return infos
 }
 
-// laterThan reports whether another certificate of the name, with the same kind of
-// key, became valid later.
-func laterThan(leaf *x509.Certificate, name string, all []provision.Certificate, now time.Time) bool {
+// ofTable is a table as the source of a certificate.
+func ofTable(name string) string { return "table " + name }
+
+// certKind is what certificates take each other's place in: a name and a kind of key.
+type certKind struct {
+	name string
+	key  x509.PublicKeyAlgorithm
+}
+
+func kindOf(name string, leaf *x509.Certificate) certKind {
+	return certKind{table.Fold(name), leaf.PublicKeyAlgorithm}
+}
+
+// newestOf returns when the newest of each kind that is valid now became so.
+func newestOf(all []provision.Certificate, now time.Time) map[certKind]time.Time {
+	newest := make(map[certKind]time.Time)
 	for _, c := range all {
-		if !strings.EqualFold(c.Name, name) {
-			continue
-		}
-		for _, other := range c.Leaves {
-			if other.PublicKeyAlgorithm == leaf.PublicKeyAlgorithm && validity(other, now) == "valid" && other.NotBefore.After(leaf.NotBefore) {
-				return true
+		for _, leaf := range c.Leaves {
+			if k := kindOf(c.Name, leaf); validity(leaf, now) == "valid" && leaf.NotBefore.After(newest[k]) {
+				newest[k] = leaf.NotBefore
 			}
 		}
 	}
-	return false
+	return newest
 }
 
 // certTables are the tables that certificates are served from.
@@ -126,45 +139,44 @@ func certTables(cfg *config.Config) map[string]bool {
 	return used
 }
 
-// fromServer is what a running server adds to the rows: certificates of other sources,
-// and faults of which the rows do not tell. Without a server it is nothing.
-func fromServer(cfg *config.Config, rows []certInfo, now time.Time) []certInfo {
+// fromServer is what a running server adds to the rows of a source: certificates of
+// other sources, and faults of which the rows do not tell. Without a server it is
+// nothing.
+func fromServer(cfg *config.Config, source string, now time.Time) []certInfo {
 	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
 	defer cancel()
 	c, err := control.Dial(controlSocket(cfg))
 	if err != nil {
 		return nil
 	}
-	conn, err := c.Connect(ctx, procLookup)
+	a, end, err := lookupOf(ctx, c)
 	if err != nil {
 		return nil
 	}
-	client := rpc.NewClient(conn)
-	defer func() { _ = client.Close() }()
-	known, err := lookup.NewAdmin(client).Certificates(ctx)
+	defer end()
+	known, err := a.Certificates(ctx)
 	if err != nil {
 		return nil
 	}
 	var infos []certInfo
 	for _, k := range known {
-		ofRow := slices.ContainsFunc(rows, func(r certInfo) bool { return r.Source == k.Source })
-		line := certInfo{Source: k.Source, Name: k.Name, Key: k.Key, Issuer: k.Issuer, NotAfter: k.NotAfter, Days: int(k.NotAfter.Sub(now).Hours() / 24), State: k.Fault}
+		line := certInfo{Source: k.Source, Name: k.Name, Key: k.Key, Issuer: k.Issuer, NotAfter: k.NotAfter, Days: daysUntil(k.NotAfter, now), State: k.Fault}
 		switch {
 		case k.InUse:
 			line.State = inUse
 		case k.Serving:
 			line.State += "; another one is served"
 		}
-		if !ofRow || k.Serving {
+		if k.Source != source || k.Serving {
 			infos = append(infos, line)
 		}
 	}
 	return infos
 }
 
-func daysLeft(c *x509.Certificate, now time.Time) int {
-	return int(c.NotAfter.Sub(now).Hours() / 24)
-}
+func daysLeft(c *x509.Certificate, now time.Time) int { return daysUntil(c.NotAfter, now) }
+
+func daysUntil(t, now time.Time) int { return int(t.Sub(now).Hours() / 24) }
 
 func validity(c *x509.Certificate, now time.Time) string {
 	switch {

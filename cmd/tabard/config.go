@@ -111,7 +111,7 @@ check it too, and take it up at once, or stay with the one before and say why: s
 tabard status.`,
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			text, err := readConfigFile(cmd, args[0])
+			text, err := readInput(cmd, args[0])
 			if err != nil {
 				return err
 			}
@@ -124,15 +124,6 @@ tabard status.`,
 			})
 		},
 	})
-}
-
-func readConfigFile(cmd *cobra.Command, file string) (string, error) {
-	if file != "-" {
-		text, err := config.ReadFile(file)
-		return string(text), withCode(exNoInput, err)
-	}
-	text, err := io.ReadAll(cmd.InOrStdin())
-	return string(text), withCode(exIOErr, err)
 }
 
 // store checks a text and makes it the newest version.

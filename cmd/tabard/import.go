@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tabard/backends/provision"
+	"tabard/internal/config"
 )
 
 // importer makes the import subcommand.
@@ -135,6 +136,17 @@ func openInput(cmd *cobra.Command, file string) (io.ReadCloser, int64, error) {
 		return f, 0, nil
 	}
 	return f, info.Size(), nil
+}
+
+// readInput reads a text of the size of a configuration, from standard input for
+// "-".
+func readInput(cmd *cobra.Command, file string) (string, error) {
+	if file != "-" {
+		text, err := config.ReadFile(file)
+		return string(text), withCode(exNoInput, err)
+	}
+	text, err := io.ReadAll(cmd.InOrStdin())
+	return string(text), withCode(exIOErr, err)
 }
 
 // countingReader counts what is read of it.

@@ -92,6 +92,16 @@ func askPassword(cmd *cobra.Command) (string, error) {
 	return string(line), withCode(exIOErr, err)
 }
 
+// lookupOf reaches the lookup process of a running server, until end is called.
+func lookupOf(ctx context.Context, c *control.Client) (a lookup.Admin, end func(), err error) {
+	conn, err := c.Connect(ctx, procLookup)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := rpc.NewClient(conn)
+	return lookup.NewAdmin(client), func() { _ = client.Close() }, nil
+}
+
 // withAdmin talks to the running server's lookup process, or, when there is none
 // or directly is said, to one made here of the configuration.
 func (g *globals) withAdmin(cfg *config.Config, directly bool, f func(context.Context, lookup.Admin) error) error {
@@ -101,13 +111,12 @@ func (g *globals) withAdmin(cfg *config.Config, directly bool, f func(context.Co
 		c, err := control.Dial(controlSocket(cfg))
 		switch {
 		case err == nil:
-			conn, err := c.Connect(ctx, procLookup)
+			a, end, err := lookupOf(ctx, c)
 			if err != nil {
 				return withCode(exUnavailable, err)
 			}
-			client := rpc.NewClient(conn)
-			defer func() { _ = client.Close() }()
-			return f(ctx, lookup.NewAdmin(client))
+			defer end()
+			return f(ctx, a)
 		case !errors.Is(err, control.ErrNotRunning) && !errors.Is(err, os.ErrPermission):
 			return withCode(exUnavailable, err)
 		}

@@ -20,9 +20,9 @@ import (
 	"tabard/internal/password"
 )
 
-// provisioning returns the database of our own schema that the configuration
-// declares: the table called name, or the first one.
-func provisioning(cfg *config.Config, name string) (provision.Source, error) {
+// provisioning returns the table with our own schema that the configuration
+// declares, and its database: the one called name, or the first one.
+func provisioning(cfg *config.Config, name string) (config.Table, provision.Source, error) {
 	for _, t := range cfg.Tables {
 		if name != "" && t.Name != name {
 			continue
@@ -30,17 +30,17 @@ func provisioning(cfg *config.Config, name string) (provision.Source, error) {
 		src, own, err := database(t)
 		switch {
 		case err != nil && (name != "" || own):
-			return provision.Source{}, exitf(exConfig, "%s: table %s: %w", t.Pos, t.Name, err)
+			return t, src, exitf(exConfig, "%s: table %s: %w", t.Pos, t.Name, err)
 		case own:
-			return src, nil
+			return t, src, nil
 		case name != "":
-			return provision.Source{}, exitf(exUsage, "%s: table %s does not have Tabard's own schema: its rows are edited with its own tools", t.Pos, t.Name)
+			return t, src, exitf(exUsage, "%s: table %s does not have Tabard's own schema: its rows are edited with its own tools", t.Pos, t.Name)
 		}
 	}
 	if name != "" {
-		return provision.Source{}, exitf(exUsage, "the configuration has no table %q", name)
+		return config.Table{}, provision.Source{}, exitf(exUsage, "the configuration has no table %q", name)
 	}
-	return provision.Source{}, exitf(exConfig, "the configuration has no table with Tabard's own schema to edit, on SQLite or PostgreSQL")
+	return config.Table{}, provision.Source{}, exitf(exConfig, "the configuration has no table with Tabard's own schema to edit, on SQLite or PostgreSQL")
 }
 
 // database returns the database of a table; own tells whether it has our schema.
@@ -67,23 +67,18 @@ func newEditor(g *globals, use, short string) (*editor, *cobra.Command) {
 	return e, cmd
 }
 
-// tableName is the table that is edited.
-func (e *editor) tableName(cfg *config.Config) string {
-	for _, t := range cfg.Tables {
-		if _, own, err := database(t); (e.table == "" || t.Name == e.table) && own && err == nil {
-			return t.Name
-		}
-	}
-	return e.table
-}
-
 // with opens the database for f.
 func (e *editor) with(ctx context.Context, f func(context.Context, *provision.DB) error) error {
 	cfg, err := e.g.load()
 	if err != nil {
 		return err
 	}
-	src, err := provisioning(cfg, e.table)
+	return e.within(ctx, cfg, f)
+}
+
+// within is with, for who has read the configuration.
+func (e *editor) within(ctx context.Context, cfg *config.Config, f func(context.Context, *provision.DB) error) error {
+	_, src, err := provisioning(cfg, e.table)
 	if err != nil {
 		return err
 	}

@@ -171,7 +171,7 @@ sure before that no other table and no backup needs them.`,
 			if err != nil {
 				return err
 			}
-			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
+			return e.within(context.Background(), cfg, func(ctx context.Context, db *provision.DB) error {
 				if !keep {
 					if _, err := newMasterKey(cfg); err != nil {
 						return err

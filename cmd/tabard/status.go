@@ -13,7 +13,6 @@ import (
 
 	"tabard/internal/control"
 	"tabard/internal/privsep"
-	"tabard/internal/rpc"
 	"tabard/lookup"
 	"tabard/table/cache"
 )
@@ -70,13 +69,12 @@ const statusTimeout = 10 * time.Second
 func tableStatus(ctx context.Context, c *control.Client) ([]lookup.TableInfo, error) {
 	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
 	defer cancel()
-	conn, err := c.Connect(ctx, procLookup)
+	a, end, err := lookupOf(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	client := rpc.NewClient(conn)
-	defer func() { _ = client.Close() }()
-	return lookup.NewAdmin(client).Tables(ctx)
+	defer end()
+	return a.Tables(ctx)
 }
 
 func (g *globals) printStatus(out io.Writer, st status, now time.Time) error {
