@@ -130,3 +130,27 @@ func TestIdentities(t *testing.T) {
 		t.Errorf("%d identities of a certificate with 1,000 names", len(got))
 	}
 }
+
+// The table of cert-auth is asked by check, and shown for what it is used for.
+func TestCheckAsksCertAuth(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(identifyConf)
+	root := newAuthority(t, "root", nil)
+	chain, key := root.server("ecdsa", nil, "mx.example.org")
+	f.table("certs").set(table.Cert, "mx.example.org", chain, key)
+	f.table("anchors").set(table.CA, "*", root.pem())
+	if found := s.Check(t.Context()); len(found) != 0 {
+		t.Fatalf("problems: %v", found)
+	}
+	if tables, err := s.Tables(t.Context()); err != nil || !slices.Equal(tables[2].Services, []string{"certauth"}) {
+		t.Errorf("tables: %+v, %v", tables, err)
+	}
+	f = newFixture(t)
+	f.table("certs").set(table.Cert, "mx.example.org", chain, key)
+	f.table("anchors").set(table.CA, "*", root.pem())
+	f.table("people").fail(errDown)
+	found := f.service(identifyConf).Check(t.Context())
+	if len(found) != 1 || !strings.HasPrefix(found[0].String(), "test.conf:5:1: table people: certauth: ") {
+		t.Errorf("problems: %v", found)
+	}
+}

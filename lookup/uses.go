@@ -19,7 +19,7 @@ type use struct {
 
 // listenerUses leaves out the table that judges passwords: see passwordService.
 func listenerUses(l *config.Listener) []use {
-	uses := []use{{l.Senders, table.MailAddrMap}, {l.Hostnames, table.AddrName}}
+	uses := []use{{l.Senders, table.MailAddrMap}, {l.Hostnames, table.AddrName}, {l.CertAuth, table.CertAuth}}
 	if l.TLS != config.TLSNone {
 		for _, ref := range l.PKITables {
 			uses = append(uses, use{ref, table.Cert})
