@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -195,19 +196,45 @@ CREATE ROLE `+role+` LOGIN PASSWORD 'Richtig' IN ROLE with_password; GRANT SELEC
 	exec(t, conn, `DROP OWNED BY `+role+`; DROP ROLE `+role)
 }
 
+// occupy makes n connections, as many as the server lets in: those that were
+// closed before count until their processes have ended.
+func occupy(t *testing.T, url string, n int) (conns []*pgx.Conn) {
+	t.Helper()
+	for until := time.Now().Add(20 * time.Second); len(conns) < n; time.Sleep(5 * time.Millisecond) {
+		conn, err := pgx.Connect(t.Context(), url)
+		if err == nil {
+			t.Cleanup(func() { conn.Close(context.Background()) })
+			conns = append(conns, conn)
+		} else if !strings.Contains(err.Error(), "53300") || time.Now().After(until) {
+			t.Fatal(err)
+		}
+	}
+	return conns
+}
+
+// leave closes a connection and waits for the end of the process that served it,
+// which the server counts until then.
+func leave(t *testing.T, conn *pgx.Conn) {
+	t.Helper()
+	pid := int(conn.PgConn().PID())
+	must(t, conn.Close(t.Context()))
+	for until := time.Now().Add(20 * time.Second); syscall.Kill(pid, 0) == nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("process %d of a closed connection does not end", pid)
+		}
+	}
+}
+
 func TestTooManyConnections(t *testing.T) {
 	s := start(t, pgtest.Options{Settings: []string{"max_connections = 6", "superuser_reserved_connections = 3"}})
 	must(t, s.Exec(t.Context(), "postgres", "CREATE ROLE plain LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO plain"))
 	b := open(t, s.URL("postgres", "user=plain"))
 	t.Cleanup(func() { b.Close() })
-	var others []*pgx.Conn
-	for range 3 {
-		others = append(others, connect(t, s.URL("postgres", "user=plain")))
-	}
+	others := occupy(t, s.URL("postgres", "user=plain"), 3)
 	if err := away(t, b, "no connection left", time.Second); !strings.Contains(fmt.Sprint(err), "53300") {
 		t.Errorf("%v", err)
 	}
-	must(t, others[0].Close(t.Context()))
+	leave(t, others[0])
 	healthy(t, b, "one connection left")
 	var keys []string
 	for i := range 300 {
