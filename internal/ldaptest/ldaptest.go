@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -66,9 +65,7 @@ type Server struct {
 
 	root  string
 	dir   string
-	cmd   *exec.Cmd
-	ended chan struct{}
-	err   error
+	slapd *unpacked.Process // nil: stopped
 }
 
 // FindRoot returns the directory of the unpacked package: TABARD_SLAPD_ROOT, or
@@ -132,14 +129,11 @@ func (s *Server) addresses() error {
 		url    *string
 		scheme string
 	}{{&s.URL, "ldap"}, {&s.TLSURL, "ldaps"}} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		addr, err := unpacked.FreeAddr()
 		if err != nil {
 			return err
 		}
-		*u.url = u.scheme + "://" + l.Addr().String()
-		if err := l.Close(); err != nil {
-			return err
-		}
+		*u.url = u.scheme + "://" + addr
 	}
 	s.SocketURL = "ldapi://" + url.QueryEscape(s.path("ldapi"))
 	return nil
@@ -236,24 +230,11 @@ func (s *Server) Fill(ctx context.Context, ldif io.Reader) error {
 func (s *Server) Start(ctx context.Context) error {
 	urls := fmt.Sprintf("%s/ %s/ %s/", s.URL, s.TLSURL, s.SocketURL)
 	cmd := s.command(context.WithoutCancel(ctx), "usr/sbin/slapd", "-f", s.path("slapd.conf"), "-h", urls, "-d", "0")
-	out, err := os.OpenFile(s.path("log"), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o600)
-	if err != nil {
-		return err
-	}
-	cmd.Stdout, cmd.Stderr = out, out
 	cmd.SysProcAttr = endWithParent()
-	err = cmd.Start()
-	if cerr := out.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
+	var err error
+	if s.slapd, err = unpacked.Launch(cmd, s.path("log"), nil); err != nil {
 		return err
 	}
-	s.cmd, s.ended = cmd, make(chan struct{})
-	go func(ended chan struct{}) {
-		s.err = cmd.Wait()
-		close(ended)
-	}(s.ended)
 	return s.await(ctx)
 }
 
@@ -266,10 +247,10 @@ func (s *Server) await(ctx context.Context) error {
 			return c.Close()
 		}
 		select {
-		case <-s.ended:
-			text, _ := os.ReadFile(s.path("log"))
-			s.cmd = nil
-			return fmt.Errorf("slapd ended: %w\n%s", s.err, text)
+		case <-s.slapd.Ended:
+			err := s.slapd.Err()
+			s.slapd = nil
+			return fmt.Errorf("slapd ended: %w\n%s", err, unpacked.LogText(s.path("log")))
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		case <-time.After(5 * time.Millisecond):
@@ -284,25 +265,21 @@ func (s *Server) Stop() error { return s.end(syscall.SIGTERM) }
 func (s *Server) Kill() error { return s.end(syscall.SIGKILL) }
 
 func (s *Server) end(sig syscall.Signal) error {
-	if s.cmd == nil {
+	if s.slapd == nil {
 		return nil
 	}
-	// It may have ended by itself.
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	_ = s.cmd.Process.Signal(sig)
-	select {
-	case <-s.ended:
-	case <-time.After(stopTimeout):
-		_ = s.cmd.Process.Kill()
-		<-s.ended
+	_ = s.slapd.Signal(syscall.SIGCONT) // it may have ended by itself
+	if !s.slapd.End(sig, stopTimeout) {
+		_ = s.slapd.Signal(syscall.SIGKILL)
+		<-s.slapd.Ended
 	}
-	s.cmd = nil
+	s.slapd = nil
 	return nil
 }
 
 // Pause stops the server's process: its sockets stay open, and it says nothing.
 func (s *Server) Pause() error {
-	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := s.slapd.Signal(syscall.SIGSTOP); err != nil {
 		return err
 	}
 	// The signal takes a moment to reach every thread. Where the system does not
@@ -324,10 +301,10 @@ func runs(stat string) bool {
 }
 
 // Resume ends a Pause.
-func (s *Server) Resume() error { return s.cmd.Process.Signal(syscall.SIGCONT) }
+func (s *Server) Resume() error { return s.slapd.Signal(syscall.SIGCONT) }
 
 // Pid is the process id of the server.
-func (s *Server) Pid() int { return s.cmd.Process.Pid }
+func (s *Server) Pid() int { return s.slapd.Pid }
 
 // Close stops the server and removes its directory.
 func (s *Server) Close() error { return errors.Join(s.Stop(), os.RemoveAll(s.dir)) }

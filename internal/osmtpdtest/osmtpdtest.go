@@ -15,10 +15,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"tabard/internal/unpacked"
@@ -64,9 +62,7 @@ type Server struct {
 	pkg   string // the unpacked package
 	dir   string
 	space *namespace
-	cmd   *exec.Cmd
-	ended chan struct{} // closed when smtpd has ended
-	err   error         // how, valid after ended
+	smtpd *unpacked.Process // nil: not started, or stopped
 }
 
 func (s *Server) root() string    { return filepath.Join(s.dir, "root") }
@@ -172,33 +168,16 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 }
 
 // launch starts smtpd in the foreground, with a process group of its own.
-func (s *Server) launch(args []string) error {
+func (s *Server) launch(args []string) (err error) {
 	cmd := s.command(context.Background(), program, append([]string{"-d"}, args...)...)
-	out, err := os.OpenFile(s.logFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	cmd.Stdout, cmd.Stderr = out, out
-	err = s.space.start(cmd, 0)
-	if cerr := out.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return err
-	}
-	ended := make(chan struct{})
-	s.cmd, s.ended = cmd, ended
-	go func() {
-		s.err = cmd.Wait()
-		close(ended)
-	}()
-	return nil
+	s.smtpd, err = unpacked.Launch(cmd, s.logFile(), func() error { return s.space.start(cmd, 0) })
+	return err
 }
 
 func (s *Server) awaitListeners(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return unpacked.Poll(ctx, s.ended, func() (bool, error) {
+	return unpacked.Poll(ctx, s.smtpd.Ended, func() (bool, error) {
 		for _, addr := range s.Addrs {
 			if err := listening(ctx, addr); err != nil {
 				return false, err
@@ -222,31 +201,17 @@ func (s *Server) Close() error {
 
 // stop ends the parent, which ends the others, and then whatever is left.
 func (s *Server) stop() {
-	if s.cmd == nil {
-		return
+	if s.smtpd != nil {
+		s.smtpd.EndGroup(stopTimeout)
+		s.smtpd = nil
 	}
-	pid := s.cmd.Process.Pid
-	_ = s.cmd.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	select {
-	case <-s.ended:
-	case <-time.After(stopTimeout):
-	}
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	<-s.ended
-	s.cmd = nil
 }
 
 // Pid is the process id of the parent of all other processes.
-func (s *Server) Pid() int { return s.cmd.Process.Pid }
+func (s *Server) Pid() int { return s.smtpd.Pid }
 
 // Log is the text of the log so far.
-func (s *Server) Log() string {
-	text, err := os.ReadFile(s.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
+func (s *Server) Log() string { return unpacked.LogText(s.logFile()) }
 
 // Command runs a program of OpenSMTPD, such as "smtpctl", for this instance, and
 // returns what it said.
@@ -279,7 +244,7 @@ func (s *Server) Messages() ([]string, error) { return unpacked.Maildir(s.mailbo
 
 // Await waits until at least n messages arrived, and returns them all.
 func (s *Server) Await(ctx context.Context, n int) ([]string, error) {
-	got, err := unpacked.AwaitMaildir(ctx, s.ended, s.mailbox(), n)
+	got, err := unpacked.AwaitMaildir(ctx, s.smtpd.Ended, s.mailbox(), n)
 	if err != nil {
 		err = fmt.Errorf("opensmtpd: %w", err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"tabard/internal/selfca"
+	"tabard/internal/unpacked"
 )
 
 // User is the superuser of every cluster.
@@ -54,7 +55,7 @@ type Server struct {
 	bin  string
 	dir  string
 	own  *owner
-	proc *process // nil while it does not run
+	proc *unpacked.Process // nil while it does not run
 }
 
 // FindBin returns the directory of initdb and postgres: TABARD_PG_BIN, or one
@@ -138,13 +139,7 @@ func (s *Server) data() string    { return filepath.Join(s.dir, "data") }
 func (s *Server) logFile() string { return filepath.Join(s.dir, "log") }
 
 // Log is what the server said so far.
-func (s *Server) Log() string {
-	text, err := os.ReadFile(s.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
+func (s *Server) Log() string { return unpacked.LogText(s.logFile()) }
 
 func (s *Server) configure(opt Options) error {
 	lines := []string{
@@ -223,7 +218,7 @@ func (s *Server) Launch(ctx context.Context) error {
 	}
 	cmd := s.own.command(context.Background(), filepath.Join(s.bin, "postgres"), "-D", s.data(), "-p", strconv.Itoa(s.Port))
 	cmd.Dir = s.dir
-	p, err := launch(cmd, s.logFile())
+	p, err := unpacked.Launch(cmd, s.logFile(), nil)
 	if err != nil {
 		return err
 	}
@@ -245,8 +240,8 @@ func (s *Server) await(ctx context.Context) error {
 			return conn.Close(ctx)
 		}
 		select {
-		case <-s.proc.ended:
-			return fmt.Errorf("the server ended: %v", s.proc.err)
+		case <-s.proc.Ended:
+			return fmt.Errorf("the server ended: %v", s.proc.Err())
 		case <-ctx.Done():
 			return errors.Join(ctx.Err(), err)
 		case <-time.After(20 * time.Millisecond):

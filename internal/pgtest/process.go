@@ -3,40 +3,11 @@ package pgtest
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"strings"
 	"syscall"
 	"time"
 )
-
-// process is a running postmaster.
-type process struct {
-	pid   int
-	ended chan struct{} // closed when it has ended
-	err   error         // how, valid after ended
-}
-
-func launch(cmd *exec.Cmd, logFile string) (*process, error) {
-	out, err := os.OpenFile(logFile, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return nil, err
-	}
-	cmd.Stdout, cmd.Stderr = out, out
-	err = cmd.Start()
-	if cerr := out.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		return nil, err
-	}
-	p := &process{pid: cmd.Process.Pid, ended: make(chan struct{})}
-	go func() {
-		p.err = cmd.Wait()
-		close(p.ended)
-	}()
-	return p, nil
-}
 
 // Stop shuts the server down as an administrator does: connections are ended,
 // what was committed is kept.
@@ -54,14 +25,11 @@ func (s *Server) end(sig syscall.Signal) error {
 	if s.proc == nil {
 		return nil
 	}
-	_ = syscall.Kill(s.proc.pid, sig) // it may have ended by itself
-	select {
-	case <-s.proc.ended:
-		s.proc = nil
-		return nil
-	case <-time.After(stopTimeout):
+	if !s.proc.End(sig, stopTimeout) {
 		return errors.Join(errors.New("the server does not stop"), s.Kill())
 	}
+	s.proc = nil
+	return nil
 }
 
 // Kill ends the server and all of its processes at once, as a crash does.
@@ -70,7 +38,7 @@ func (s *Server) Kill() error {
 		return nil
 	}
 	family, err := s.signal(syscall.SIGKILL)
-	<-s.proc.ended
+	<-s.proc.Ended
 	s.proc = nil
 	// Another one refuses to start while any of them holds the shared memory.
 	for until := time.Now().Add(stopTimeout); err == nil && anyAlive(family); time.Sleep(5 * time.Millisecond) {
@@ -101,19 +69,19 @@ func (s *Server) signal(sig syscall.Signal) ([]int, error) {
 	if s.proc == nil {
 		return nil, errors.New("the server does not run")
 	}
-	_ = syscall.Kill(s.proc.pid, syscall.SIGSTOP) // it may have ended by itself
+	_ = syscall.Kill(s.proc.Pid, syscall.SIGSTOP) // it may have ended by itself
 	all, err := processes()
 	if err != nil {
 		return nil, err
 	}
-	family := []int{s.proc.pid}
+	family := []int{s.proc.Pid}
 	for _, p := range all {
-		if p.parent == s.proc.pid {
+		if p.parent == s.proc.Pid {
 			family = append(family, p.pid)
 			_ = syscall.Kill(p.pid, sig)
 		}
 	}
-	_ = syscall.Kill(s.proc.pid, sig)
+	_ = syscall.Kill(s.proc.Pid, sig)
 	return family, nil
 }
 

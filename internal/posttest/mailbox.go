@@ -14,7 +14,7 @@ func (s *Server) Messages() ([]string, error) { return unpacked.Maildir(s.mailbo
 
 // Await waits until at least n messages arrived, and returns them all.
 func (s *Server) Await(ctx context.Context, n int) ([]string, error) {
-	got, err := unpacked.AwaitMaildir(ctx, s.ended, s.mailbox(), n)
+	got, err := unpacked.AwaitMaildir(ctx, s.master.Ended, s.mailbox(), n)
 	if err != nil {
 		err = fmt.Errorf("postfix: %w", err)
 	}

@@ -16,7 +16,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
 
 	"tabard/internal/unpacked"
@@ -63,9 +62,7 @@ type Server struct {
 
 	root   string
 	dir    string
-	master *exec.Cmd
-	ended  chan struct{} // closed when master has ended
-	err    error         // how, valid after ended
+	master *unpacked.Process // nil: not started, or stopped
 }
 
 // FindRoot returns the directory of the unpacked package: TABARD_POSTFIX_ROOT,
@@ -94,7 +91,7 @@ func Start(ctx context.Context, opt Options) (*Server, error) {
 	if dir, err = filepath.Abs(dir); err != nil {
 		return nil, err
 	}
-	s := &Server{root: opt.Root, dir: dir, ended: make(chan struct{})}
+	s := &Server{root: opt.Root, dir: dir}
 	if err := s.start(ctx, opt); err != nil {
 		text, _ := os.ReadFile(s.logFile())
 		return nil, errors.Join(fmt.Errorf("postfix: %w\n%s", err, text), s.Close())
@@ -122,7 +119,6 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 		if unpacked.Greeted(ctx, s.Addr) != nil {
 			break // nobody took the port: it is something else
 		}
-		s.ended = make(chan struct{})
 	}
 	// What is wrong before there is a log goes to syslog only, except from the
 	// programs for people.
@@ -131,36 +127,19 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 }
 
 // launch starts the master in the foreground; it makes a session of its own.
-func (s *Server) launch() error {
-	s.master = s.command(context.Background(), filepath.Join(daemons, "master"),
+func (s *Server) launch() (err error) {
+	cmd := s.command(context.Background(), filepath.Join(daemons, "master"),
 		"-s", "-c", s.config(), "-e", fmt.Sprint(int(Life.Seconds())))
-	out, err := os.OpenFile(s.logFile(), os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
-	if err != nil {
-		return err
-	}
-	s.master.Stdout, s.master.Stderr = out, out
-	s.master.SysProcAttr = endWithParent()
-	err = s.master.Start()
-	if cerr := out.Close(); err == nil {
-		err = cerr
-	}
-	if err != nil {
-		s.master = nil
-		return err
-	}
-	cmd, ended := s.master, s.ended
-	go func() {
-		s.err = cmd.Wait()
-		close(ended)
-	}()
-	return nil
+	cmd.SysProcAttr = endWithParent()
+	s.master, err = unpacked.Launch(cmd, s.logFile(), nil)
+	return err
 }
 
 // awaitBanner waits until Postfix greets.
 func (s *Server) awaitBanner(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	return unpacked.Poll(ctx, s.ended, func() (bool, error) {
+	return unpacked.Poll(ctx, s.master.Ended, func() (bool, error) {
 		err := unpacked.Greeted(ctx, s.Addr)
 		return err == nil, err
 	})
@@ -172,34 +151,20 @@ func (s *Server) Close() error {
 	return os.RemoveAll(s.dir)
 }
 
-// stop ends master, which ends its children, and then whatever is left of them.
+// stop ends master, which ends its children, and then whatever is left of them:
+// they share the session and process group that master made.
 func (s *Server) stop() {
-	if s.master == nil {
-		return
+	if s.master != nil {
+		s.master.EndGroup(stopTimeout)
+		s.master = nil
 	}
-	pid := s.master.Process.Pid
-	_ = s.master.Process.Signal(syscall.SIGTERM) // it may have ended by itself
-	select {
-	case <-s.ended:
-	case <-time.After(stopTimeout):
-	}
-	// The children share the session and process group that master made.
-	_ = syscall.Kill(-pid, syscall.SIGKILL)
-	<-s.ended
-	s.master = nil
 }
 
 // Pid is the process id of master, the parent of all others.
-func (s *Server) Pid() int { return s.master.Process.Pid }
+func (s *Server) Pid() int { return s.master.Pid }
 
 // Log is the text of the log so far.
-func (s *Server) Log() string {
-	text, err := os.ReadFile(s.logFile())
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
+func (s *Server) Log() string { return unpacked.LogText(s.logFile()) }
 
 // command prepares a program of the package.
 func (s *Server) command(ctx context.Context, program string, args ...string) *exec.Cmd {

@@ -1,6 +1,6 @@
 // Package unpacked finds the Debian packages that ./test unpacks below .scratch
-// instead of installing them, and what every test server needs beside that: an
-// address to listen on, and to be awaited there.
+// instead of installing them, and has what every test server needs beside that:
+// an address to listen on, a process with a log, and to be awaited.
 package unpacked
 
 import (
