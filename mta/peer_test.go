@@ -23,7 +23,7 @@ type peer struct {
 
 	mu       sync.Mutex
 	act      map[string]action // by verb; "" is the greeting, "." the end of data
-	wire     []byte            // what came in before or without TLS, and ciphertext
+	wire     []byte            // what went in and out before or without TLS, and ciphertext
 	commands []string
 	mails    []mail
 	conns    int
@@ -114,7 +114,7 @@ func (p *peer) cutAll() {
 	}
 }
 
-// wireConn records what is read from it.
+// wireConn records what goes over it, in both directions.
 type wireConn struct {
 	net.Conn
 	p *peer
@@ -122,10 +122,19 @@ type wireConn struct {
 
 func (c wireConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	c.p.mu.Lock()
-	c.p.wire = append(c.p.wire, b[:n]...)
-	c.p.mu.Unlock()
+	c.record(b[:n])
 	return n, err
+}
+
+func (c wireConn) Write(b []byte) (int, error) {
+	c.record(b)
+	return c.Conn.Write(b)
+}
+
+func (c wireConn) record(b []byte) {
+	c.p.mu.Lock()
+	defer c.p.mu.Unlock()
+	c.p.wire = append(c.p.wire, b...)
 }
 
 func (p *peer) serve(raw net.Conn) {

@@ -1,174 +1,116 @@
 package mta
 
 import (
-	"crypto/tls"
-	"io"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
+	"tabard/backends/static"
+	"tabard/internal/config"
 	"tabard/lookup"
 	"tabard/queue"
+	"tabard/table"
 )
 
-// The names of the cells: delivered over a verified or an unverified channel,
-// delivered in clear, or deferred.
-const (
-	verified   = "verified"
-	unverified = "unverified"
-	clear      = "clear"
-	later      = "deferred"
-)
-
-// serverKind is one kind of server, and what each scheme has to do with it.
-type serverKind struct {
-	name  string
-	setup func(k *kit) (submission, wrapped *peer) // port 25 and port 465; nil: closed
-	want  map[string]string
-}
-
-// kit is what servers are made of.
-type kit struct {
-	t        *testing.T
-	ca       *authority
-	stranger *authority
-}
-
-// peer returns a server; a config makes it offer TLS.
-func (k *kit) peer(cfg *tls.Config) *peer {
-	p := newPeer(k.t)
-	p.tls = cfg
-	return p
-}
-
-func (k *kit) wrapped(cfg *tls.Config) *peer {
-	p := k.peer(cfg)
-	p.onStart = true
-	return p
-}
-
-// both serves STARTTLS on 25 and TLS on 465 with the same certificate.
-func (k *kit) both(cfg *tls.Config) (*peer, *peer) { return k.peer(cfg), k.wrapped(cfg) }
-
-const relayName = "relay.example"
-
-// row spells the expectations in the order of the columns.
-func row(smtpTLS, smtp, tls, smtps, ssl, noVerify, lifted string) map[string]string {
-	return map[string]string{
-		"smtp+tls": smtpTLS, "smtp": smtp, "tls": tls, "smtps": smtps, "ssl": ssl,
-		"tls no-verify": noVerify, "smtp+tls tls": lifted,
+// schemeLookup is lookup itself, with an action for each spelling of a dialect. In
+// Tabard's dialect the URLs stand in the actions, in OpenSMTPD's in tables.
+func schemeLookup(t *testing.T, dialect string, ca *authority) lookup.Outbound {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.pem")
+	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
+		t.Fatal(err)
 	}
-}
-
-func serverKinds() []serverKind {
-	inClear := row(clear, clear, later, later, later, later, later)
-	badCert := row(unverified, clear, later, later, later, unverified, later)
-	answer := func(s string) func(k *kit) (*peer, *peer) {
-		return func(k *kit) (*peer, *peer) {
-			return k.peer(serverTLS(k.ca.good(k.t, relayName))).on("STARTTLS", say(s)), nil
+	var text strings.Builder
+	if dialect != "" {
+		text.WriteString("dialect " + dialect + "\n")
+	}
+	fmt.Fprintf(&text, "ca test cert %q\n", path)
+	for _, c := range schemeColumns() {
+		for _, s := range c.spellings {
+			if s.dialect != dialect {
+				continue
+			}
+			where := ""
+			switch {
+			case s.url != "" && dialect != "":
+				where = fmt.Sprintf("domain { dest.example = %q }", s.url)
+			case s.url != "":
+				where = fmt.Sprintf("host %q", s.url)
+			}
+			fmt.Fprintf(&text, "action %q relay %s ca test %s\nmatch from any for any action %q\n", s.String(), where, s.options, s.String())
 		}
 	}
-	with := func(cert func(k *kit) tls.Certificate) func(k *kit) (*peer, *peer) {
-		return func(k *kit) (*peer, *peer) { return k.both(serverTLS(cert(k))) }
-	}
-	hour := time.Now().Add(time.Hour)
-	return []serverKind{
-		{"no STARTTLS", func(k *kit) (*peer, *peer) { return k.peer(nil), nil }, inClear},
-		{"STARTTLS refused 4xx", answer("454 4.7.0 not now"), inClear},
-		{"STARTTLS refused 5xx", answer("554 5.7.0 never"), inClear},
-		{"STARTTLS answered 250", answer("250 2.0.0 fine"), inClear},
-		{"STARTTLS answered garbage", answer("\x16\x03\x01 hello"), inClear},
-		{"cut after STARTTLS", func(k *kit) (*peer, *peer) {
-			return k.peer(serverTLS(k.ca.good(k.t, relayName))).on("STARTTLS", cut), nil
-		}, inClear},
-		{"cut after 220", func(k *kit) (*peer, *peer) {
-			return k.peer(serverTLS(k.ca.good(k.t, relayName))).on("STARTTLS", func(c *peerConn, _ string) (string, bool) {
-				return "220 go", false
-			}), nil
-		}, inClear},
-		{"handshake broken", func(k *kit) (*peer, *peer) {
-			breakIt := func(c *peerConn, _ string) (string, bool) {
-				_, _ = io.WriteString(c.Conn, "220 go\r\n")
-				_, _ = c.in.Peek(1) // the ClientHello
-				return "this is no TLS", false
-			}
-			return k.peer(serverTLS(k.ca.good(k.t, relayName))).on("STARTTLS", breakIt), k.peer(nil)
-		}, inClear},
-		{"old TLS only", func(k *kit) (*peer, *peer) {
-			cfg := serverTLS(k.ca.good(k.t, relayName))
-			cfg.MinVersion, cfg.MaxVersion = tls.VersionTLS10, tls.VersionTLS11
-			return k.both(cfg)
-		}, inClear},
-		{"self-signed", with(func(k *kit) tls.Certificate { return (*authority)(nil).leaf(k.t, relayName, hour) }), badCert},
-		{"expired", with(func(k *kit) tls.Certificate {
-			return k.ca.leaf(k.t, relayName, time.Now().Add(-time.Hour))
-		}), badCert},
-		{"wrong name", with(func(k *kit) tls.Certificate { return k.ca.good(k.t, "other.example") }), badCert},
-		{"unknown CA", with(func(k *kit) tls.Certificate { return k.stranger.good(k.t, relayName) }), badCert},
-		{"good", with(func(k *kit) tls.Certificate { return k.ca.good(k.t, relayName) }),
-			row(verified, clear, verified, verified, verified, verified, verified)},
-		{"good, TLS 1.2 only", func(k *kit) (*peer, *peer) {
-			cfg := serverTLS(k.ca.good(k.t, relayName))
-			cfg.MaxVersion = tls.VersionTLS12
-			return k.both(cfg)
-		}, row(verified, clear, verified, verified, verified, verified, verified)},
-		{"TLS on connect only", func(k *kit) (*peer, *peer) {
-			return nil, k.wrapped(serverTLS(k.ca.good(k.t, relayName)))
-		}, row(later, later, later, verified, verified, later, later)},
-		{"STARTTLS stripped on the way", func(k *kit) (*peer, *peer) {
-			cfg := serverTLS(k.ca.good(k.t, relayName))
-			strip := say("250-peer.example\r\n250-XXXXXXXX\r\n250 8BITMIME")
-			return k.peer(cfg).on("EHLO", strip), k.wrapped(cfg)
-		}, row(clear, clear, later, verified, verified, later, later)},
-		{"data injected after STARTTLS", func(k *kit) (*peer, *peer) {
-			return k.peer(serverTLS(k.ca.good(k.t, relayName))).on("STARTTLS", func(c *peerConn, _ string) (string, bool) {
-				_, _ = io.WriteString(c.Conn, "220 go\r\n250-injected\r\n250 AUTH PLAIN\r\n")
-				return "", c.upgrade()
-			}), k.wrapped(serverTLS(k.ca.good(k.t, relayName)))
-		}, row(later, clear, later, verified, later, later, later)},
-		{"EHLO refused", func(k *kit) (*peer, *peer) {
-			return k.peer(serverTLS(k.ca.good(k.t, relayName))).on("EHLO", say("502 5.5.1 what?")), nil
-		}, inClear},
-	}
+	return realLookup(t, text.String())
 }
 
-// route returns the route of a column.
-func route(column string) lookup.Route {
-	name, option, _ := strings.Cut(column, " ")
-	url := lookup.RelayURL{Scheme: lookup.Scheme(name), Host: relayName, Port: "25"}
-	if name == "smtps" {
-		url.Port = "465"
+// realLookup serves a configuration whose tables are all in its text.
+func realLookup(t *testing.T, text string) *lookup.Service {
+	t.Helper()
+	cfg, err := config.Parse("test.conf", []byte(text), config.Options{})
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
 	}
-	return lookup.Route{Hosts: []lookup.RelayURL{url}, TLS: option == "tls", NoVerify: option == "no-verify"}
+	for _, u := range cfg.Unsupported {
+		t.Errorf("not supported: %v", u)
+	}
+	s, err := lookup.New(t.Context(), lookup.Options{Config: cfg, Hostname: "us.example.net", Roots: x509.NewCertPool(),
+		Open: func(ctx context.Context, t config.Table) (table.Backend, error) {
+			return static.Open(ctx, t, table.Options{})
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
 }
 
-// Every scheme against every kind of server, with the proof from the wire.
+// Every scheme against every kind of server, with the proof from the wire, by
+// routes that lookup makes of a configuration.
 func TestSchemes(t *testing.T) {
 	k := &kit{t: t, ca: newAuthority(t), stranger: newAuthority(t)}
+	dialects := map[string]lookup.Outbound{"": schemeLookup(t, "", k.ca), opensmtpd: schemeLookup(t, opensmtpd, k.ca)}
 	for _, kind := range serverKinds() {
-		for column, want := range kind.want {
-			t.Run(column+"/"+kind.name, func(t *testing.T) {
-				t.Parallel()
-				testCell(t, &kit{t, k.ca, k.stranger}, kind, column, want)
-			})
+		for i, c := range schemeColumns() {
+			seen := make(map[string]bool)
+			for _, s := range c.spellings {
+				if seen[s.dialect] && !kind.telling {
+					continue
+				}
+				seen[s.dialect] = true
+				t.Run(s.String()+"/"+kind.name, func(t *testing.T) {
+					t.Parallel()
+					testCell(t, &kit{t, k.ca, k.stranger}, kind, dialects[s.dialect], s, kind.want[i])
+				})
+			}
 		}
 	}
 }
 
-func testCell(t *testing.T, k *kit, kind serverKind, column, want string) {
+func testCell(t *testing.T, k *kit, kind serverKind, look lookup.Outbound, s spelling, want string) {
 	w := newWorld(t)
-	w.dns.Zone(t, relayName+". A 192.0.2.25")
-	w.lookup.roots.AddCert(k.ca.cert)
-	w.lookup.set(route(column))
+	w.mta.lookup = look
+	w.dns.Zone(t, "dest.example. MX 10 "+relayName+".\n"+relayName+". A 192.0.2.25")
 	smtpPeer, smtpsPeer := kind.setup(k)
 	var peers []*peer
 	for port, p := range map[string]*peer{"25": smtpPeer, "465": smtpsPeer} {
 		if p != nil {
+			p.lmtp = strings.HasPrefix(s.url, "lmtp:")
 			w.at("192.0.2.25:"+port, p.start())
 			peers = append(peers, p)
 		}
 	}
-	res := w.start().one("MARK-rcpt@example.org")
+	j := job(w.queue.nextID(), "MARK-rcpt@dest.example")
+	j.Envelopes[0].Action = s.String()
+	res := w.start().deliver(j)[0]
 	if got := cell(res, peers, w.log.String()); got != want {
 		t.Errorf("%s, want %s: %s\n%s", got, want, stat(res), w.log)
 	}

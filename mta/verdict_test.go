@@ -1,9 +1,7 @@
 package mta
 
 import (
-	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/pem"
 	"errors"
 	"fmt"
@@ -13,10 +11,8 @@ import (
 	"testing"
 	"time"
 
-	"tabard/internal/config"
 	"tabard/lookup"
 	"tabard/queue"
-	"tabard/table"
 )
 
 // verifier is lookup itself, with one trust anchor for the action "out".
@@ -26,21 +22,7 @@ func verifier(t *testing.T, ca *authority) lookup.Outbound {
 	if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ca.cert.Raw}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg, err := config.Parse("test.conf", fmt.Appendf(nil, "ca test cert %q\naction \"out\" relay ca test\nmatch from any for any action \"out\"\n", path), config.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := lookup.New(t.Context(), lookup.Options{Config: cfg, Hostname: "us.example.net", Roots: x509.NewCertPool(),
-		Open: func(context.Context, config.Table) (table.Backend, error) { return nil, errors.New("no tables here") }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return s
+	return realLookup(t, fmt.Sprintf("ca test cert %q\naction \"out\" relay ca test\nmatch from any for any action \"out\"\n", path))
 }
 
 // verdictCase is a server's certificate and what is found of it.

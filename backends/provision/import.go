@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
+
+	"tabard/internal/config"
 )
 
 // Existing says what an import does with a row that is there already.
@@ -31,6 +33,7 @@ type ImportOptions struct {
 	KeepGoing bool           // store the good lines; else one bad line stops everything
 	Dir       string         // that files named by lines are relative to
 	Seal      *Sealer        // seals the keys of certificates; nil: they are stored as they are
+	Dialect   config.Dialect // of relay URLs; empty: Tabard's own
 	Progress  func(Progress) // called now and then, from one goroutine; may be nil
 }
 
@@ -214,7 +217,7 @@ func (in *lines) work(ctx context.Context, from <-chan []row, to chan<- []row) e
 				}
 			}
 			if r.err == nil {
-				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.o.Dir, in.o.Seal})
+				r.values, r.err = in.plan.row(fields{in.at, r.texts, in.o.Dir, in.o.Seal, in.o.Dialect})
 			}
 		}
 		if err := send(ctx, to, bundle); err != nil {

@@ -58,6 +58,7 @@ type fields struct {
 	texts []string
 	dir   string // that names of files are relative to
 	seal  *Sealer
+	urls  config.Dialect
 }
 
 // get returns a field without the blanks around it; "" where there is none.
@@ -269,7 +270,7 @@ func relayFields(f fields) ([]any, error) {
 		}
 		*n = v
 	}
-	if _, err := config.ParseRelayURL(r.URL); err != nil {
+	if _, err := f.urls.ParseRelayURL(r.URL); err != nil {
 		return nil, fmt.Errorf("relay %s: %w", r.Match, err)
 	}
 	r, err := r.normal()

@@ -152,7 +152,7 @@ func (c *configEditor) store(ctx context.Context, cmd *cobra.Command, db *provis
 // checkText reads a configuration as a server would that has it from a database.
 func checkText(src confSource, text confText) error {
 	if !src.database() {
-		src = confSource{path: "sqlite:", name: src.name, macros: src.macros}
+		src = confSource{path: "sqlite:", name: src.name, macros: src.macros, dialect: src.dialect}
 	}
 	l, err := src.parse(text)
 	if err != nil {

@@ -20,9 +20,10 @@ import (
 // confSource is where the configuration comes from: a file, or the service
 // config of a database.
 type confSource struct {
-	path   string
-	name   string // in a database; empty: the host's name, else defaultName
-	macros []string
+	path    string
+	name    string // in a database; empty: the host's name, else defaultName
+	macros  []string
+	dialect string // when the text names none
 }
 
 // defaultName is the configuration for hosts that have none of their own.
@@ -131,9 +132,14 @@ func (s confSource) parse(text confText) (loaded, error) {
 	return loaded{cfg, hex.EncodeToString(sum.Sum(nil)[:6])}, withCode(exConfig, err)
 }
 
-// options are those of -D.
+// options are those of -D and --dialect.
 func (s confSource) options() (config.Options, error) {
-	opts := config.Options{Macros: map[string]string{}}
+	opts := config.Options{Macros: map[string]string{}, Dialect: config.Dialect(s.dialect)}
+	switch opts.Dialect {
+	case "", config.DialectTabard, config.DialectOpenSMTPD:
+	default:
+		return opts, exitf(exUsage, "--dialect %q: want %s or %s", s.dialect, config.DialectTabard, config.DialectOpenSMTPD)
+	}
 	for _, m := range s.macros {
 		name, value, ok := strings.Cut(m, "=")
 		if !ok || name == "" {

@@ -46,7 +46,12 @@ row is there already is a bad one, unless --skip-existing or --replace says othe
 					return err
 				}
 			}
-			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error {
+			cfg, err := e.g.load()
+			if err != nil {
+				return err
+			}
+			o.Dialect = cfg.Dialect
+			return e.within(context.Background(), cfg, func(ctx context.Context, db *provision.DB) error {
 				return e.importFile(ctx, cmd, db, k, args[0], o)
 			})
 		},

@@ -345,11 +345,15 @@ func newRelay(g *globals) *cobra.Command {
 		Short: "Relay mail for MATCH (domain, *.domain, sender address or *) to a URL",
 		Args:  cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			if _, err := config.ParseRelayURL(args[1]); err != nil {
+			cfg, err := g.load()
+			if err != nil {
+				return err
+			}
+			if _, err := cfg.Dialect.ParseRelayURL(args[1]); err != nil {
 				return exitf(exDataErr, "%w", err)
 			}
 			r.Match, r.URL = args[0], args[1]
-			return e.with(context.Background(), func(ctx context.Context, db *provision.DB) error { return db.AddRelay(ctx, r) })
+			return e.within(context.Background(), cfg, func(ctx context.Context, db *provision.DB) error { return db.AddRelay(ctx, r) })
 		},
 	}
 	add.Flags().Int64Var(&r.Priority, "priority", 0, "lower is tried first")

@@ -24,10 +24,11 @@ const (
 
 // globals are the flags that every subcommand knows.
 type globals struct {
-	config string
-	name   string // of the configuration, in a database
-	macros []string
-	json   bool
+	config  string
+	name    string // of the configuration, in a database
+	macros  []string
+	dialect string // of a configuration that says nothing of it
+	json    bool
 }
 
 func newRoot() *cobra.Command {
@@ -47,6 +48,7 @@ Start with:  tabard quickstart`,
 	flags.StringVarP(&g.config, "config", "c", "", "configuration `file`, or sqlite:FILE, postgres://... or postgres:FILE.conf for a database with it (default "+defaultConfig+", or $"+configEnv+")")
 	flags.StringVar(&g.name, "config-name", "", "`name` of the configuration in the database (default the host's name if there is one, else \"default\")")
 	flags.StringArrayVarP(&g.macros, "define", "D", nil, "set a macro of the configuration, `name=value`")
+	flags.StringVar(&g.dialect, "dialect", "", "`dialect` of relay URLs in a configuration that does not name one, tabard or opensmtpd (default tabard)")
 	flags.BoolVar(&g.json, "json", false, "print lists as JSON")
 	root.AddCommand(
 		newQuickstart(), newRun(g), newReload(g), newConfig(g), newCheck(g), newMigrate(g), newStatus(g),
@@ -71,7 +73,7 @@ func configPath(flag string) string {
 func (g *globals) path() string { return g.source().String() }
 
 func (g *globals) source() confSource {
-	return confSource{path: configPath(g.config), name: g.name, macros: g.macros}
+	return confSource{path: configPath(g.config), name: g.name, macros: g.macros, dialect: g.dialect}
 }
 
 // load reads the configuration that the flags name.

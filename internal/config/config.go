@@ -77,7 +77,7 @@ type Config struct {
 	DefaultCA  TableRef
 
 	// Where holds the positions of global directives that were given, by their
-	// words: "log sql", "srs", "queue ttl", ... "dialect" is always there.
+	// words: "log sql", "srs", "queue ttl".
 	Where map[string]Pos
 
 	// Unsupported lists what parsed but is left to a later version. check and

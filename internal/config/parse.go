@@ -37,7 +37,6 @@ func Parse(name string, text []byte, opts Options) (*Config, error) {
 	}
 	p.lex.left -= len(text)
 	p.lex.push(name, text)
-	p.cfg.Where["dialect"] = p.lex.pos() // where the line would stand
 	p.next()
 	for p.tok.kind != tokEOF && len(p.errs) < maxErrors {
 		if err := p.statement(); err != nil {
@@ -198,7 +197,6 @@ func (p *parser) dialect(pos Pos) *Error {
 	}
 	name, err := p.oneOf(string(DialectTabard), string(DialectOpenSMTPD))
 	p.cfg.Dialect = Dialect(name)
-	p.cfg.Where["dialect"] = pos
 	return err
 }
 

@@ -59,7 +59,6 @@ func globalGaps() []gap[Config] {
 		}
 	}
 	return []gap[Config]{
-		{"dialect opensmtpd", func(c *Config) bool { return c.Dialect == DialectOpenSMTPD }},
 		{"admd", given("admd")},
 		{"log sql", given("log sql")},
 		{"metrics", given("metrics")},

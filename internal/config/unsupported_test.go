@@ -50,7 +50,6 @@ func TestUnsupported(t *testing.T) {
 		{"proc p x", "filters", 1},
 		{"filter f proc-exec x", "filters", 1},
 		{"srs key x", "srs", 1},
-		{"dialect opensmtpd", "dialect opensmtpd", 1},
 		{"admd x", "admd", 1},
 		{"table t sqlite:/t\nlog sql <t>", "log sql", 2},
 		{"metrics 127.0.0.1:1", "metrics", 1},
@@ -79,14 +78,6 @@ func TestUnsupported(t *testing.T) {
 		if !covered[what] {
 			t.Errorf("nothing tests %q", what)
 		}
-	}
-}
-
-// A dialect from the command line has a position too.
-func TestUnsupportedDialectOption(t *testing.T) {
-	c, err := Parse("x", []byte("match for any reject"), Options{Dialect: DialectOpenSMTPD})
-	if err != nil || len(c.Unsupported) != 1 || c.Unsupported[0].Pos != (Pos{"x", 1, 1}) {
-		t.Errorf("%v, %v", c, err)
 	}
 }
 
