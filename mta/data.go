@@ -8,8 +8,6 @@ import (
 	"io"
 	"time"
 
-	"github.com/emersion/go-smtp"
-
 	"tabard/queue"
 )
 
@@ -50,41 +48,64 @@ func (e *lineEnds) end() error {
 	return nil
 }
 
-// data sends DATA and the body, and settles who is left by the answer.
-func (t *transaction) data(ctx context.Context) {
+// lineStart returns where the second line of p begins whose first byte is a dot;
+// 0 if there is none.
+func lineStart(p []byte) int { return bytes.Index(p, []byte("\n.")) + 1 }
+
+// sound checks a body that is at hand, before the server is asked anything.
+func (t *transaction) sound() *failure {
+	if t.job.Body == nil {
+		return nil
+	}
+	if int64(len(t.job.Body)) != t.job.Message.Size {
+		return deferred("4.3.0", fmt.Sprintf("%v: %v", errLocal, errTruncated))
+	}
 	var ends lineEnds
 	if err := ends.check(t.job.Body); err != nil || ends.end() != nil {
-		t.settleAll(failed("5.6.0", errBareLineEnd.Error()))
-		return
+		return failed("5.6.0", errBareLineEnd.Error())
 	}
-	var w *smtp.DataCommand
-	r, err := t.exchange(t.conn.link.timeouts.Data, func() (err error) {
-		w, err = t.client.Data()
-		return err
-	})
-	if err != nil || r.code != 354 {
-		t.settleAll(t.refused("DATA", r, err))
-		return
+	return nil
+}
+
+// data sends the body, in one chunk where the server offers CHUNKING: its size is
+// known. Then it settles who is left by the answer.
+func (t *transaction) data(ctx context.Context) {
+	err := t.conn.quiet()
+	if err == nil {
+		t.open = false
+		err = t.copyBody(ctx)
 	}
-	t.open = false
-	t.conn.body = true
-	err = t.copyBody(ctx, w)
 	if err != nil {
 		t.abandon(err)
 		return
 	}
-	err = t.end(w)
-	t.conn.body = false
-	t.judge(err)
+	t.judge(t.verdicts())
 }
 
-// copyBody writes the message without its final dot.
-func (t *transaction) copyBody(ctx context.Context, w io.Writer) error {
+// copyBody writes the message to its end.
+func (t *transaction) copyBody(ctx context.Context) error {
+	out := t.conn.out
+	if t.chunking {
+		fmt.Fprintf(out, "BDAT %d LAST\r\n", t.job.Message.Size)
+		if err := t.copyText(ctx, out); err != nil {
+			return err
+		}
+		return out.Flush()
+	}
+	d := &dots{out: out}
+	if err := t.copyText(ctx, d); err != nil {
+		return err
+	}
+	if err := d.end(); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// copyText writes exactly as many bytes as the message is said to have.
+func (t *transaction) copyText(ctx context.Context, w io.Writer) error {
 	size := t.job.Message.Size
 	if t.job.Body != nil {
-		if int64(len(t.job.Body)) != size {
-			return fmt.Errorf("%w: %w", errLocal, errTruncated)
-		}
 		_, err := w.Write(t.job.Body)
 		return err
 	}
@@ -96,6 +117,9 @@ func (t *transaction) copyBody(ctx context.Context, w io.Writer) error {
 		}
 		if err := ends.check(chunk); err != nil {
 			return err
+		}
+		if sent+int64(len(chunk)) > size {
+			return fmt.Errorf("%w: longer than it was", errLocal)
 		}
 		if _, err := w.Write(chunk); err != nil {
 			return err
@@ -117,15 +141,21 @@ func (t *transaction) fetch(ctx context.Context, offset int64) ([]byte, error) {
 	return chunk, err
 }
 
-// end writes the final dot and reads the reply, or with LMTP the replies.
-func (t *transaction) end(w *smtp.DataCommand) error {
-	t.conn.replies = t.conn.replies[:0]
+// verdicts reads what the server says to the whole message: with LMTP once for
+// each recipient that was taken (RFC 2033 section 4.2).
+func (t *transaction) verdicts() (replies []reply, err error) {
+	n := 1
 	if t.host.policy.lmtp() {
-		_, _ = w.CloseWithLMTPResponse()
-	} else {
-		_, _ = w.CloseWithResponse()
+		n = t.taken
 	}
-	return t.conn.err
+	for len(replies) < n {
+		r, err := t.conn.reply(t.conn.link.timeouts.End)
+		if err != nil {
+			return replies, err
+		}
+		replies = append(replies, r)
+	}
+	return replies, nil
 }
 
 // abandon ends a transaction in the middle of the body. Without the final dot
@@ -140,14 +170,14 @@ func (t *transaction) abandon(err error) {
 	default:
 		f = t.lastWords(err)
 	}
-	t.conn.Close()
+	t.conn.close()
 	t.settleAll(f)
 }
 
 // lastWords looks whether a server that would not take the rest of a body said
 // why before it closed.
 func (t *transaction) lastWords(err error) *failure {
-	if derr := t.conn.SetReadDeadline(time.Now().Add(t.conn.link.timeouts.Quit)); derr == nil {
+	if derr := t.conn.link.conn.SetReadDeadline(time.Now().Add(t.conn.link.timeouts.Quit)); derr == nil {
 		if r, rerr := readReply(t.conn.link.in); rerr == nil && r.code >= 400 {
 			return t.refused("DATA", r, nil)
 		}
@@ -158,8 +188,7 @@ func (t *transaction) lastWords(err error) *failure {
 // judge settles the recipients by what followed the final dot. A connection
 // lost there leaves open whether the message was taken: it is sent again, since
 // a duplicate is better than a loss (RFC 5321 section 4.5.3.2.6, RFC 1047).
-func (t *transaction) judge(err error) {
-	replies := t.conn.replies
+func (t *transaction) judge(replies []reply, err error) {
 	n := 0
 	for i := range t.rcpts {
 		r := &t.rcpts[i]
@@ -172,11 +201,8 @@ func (t *transaction) judge(err error) {
 		}
 		r.result = t.final(replies[n], r.env)
 		if t.host.policy.lmtp() {
-			n++ // RFC 2033 section 4.2: one reply for each recipient that was taken
+			n++
 		}
-	}
-	if len(replies) > 0 && replies[len(replies)-1].code == 421 {
-		t.conn.fail(errLeaving)
 	}
 }
 

@@ -2,35 +2,37 @@ package mta
 
 import (
 	"bufio"
-	"bytes"
-	"fmt"
+	"errors"
+	"io"
 	"net"
-	"strings"
 	"time"
 )
 
-// engineConn is what go-smtp's client talks to: a net.Conn over an opened link.
-// It answers greeting and EHLO itself, from what was said while the session was
-// opened, and hands on every other reply as one clean line after it was read
-// whole by readReply. So no byte of a server reaches the client unchecked, and
-// the reply can be looked at in full.
-type engineConn struct {
-	link    *link
-	out     *bufio.Writer
-	pending []byte  // what the client has yet to read
-	body    bool    // a message body is being written
-	replies []reply // since the exchange began
-	err     error   // the connection is of no more use
+// dialogue is what is said over an opened link from MAIL to QUIT. Commands go
+// out in groups where the server offers PIPELINING (RFC 2920), every reply is
+// read whole by readReply, and every wait has its deadline. go-smtp's client is
+// not used: it awaits each reply before it sends the next command, and has no
+// BDAT.
+type dialogue struct {
+	link *link
+	out  *bufio.Writer
+	err  error // the connection is of no more use
 }
 
-// offered are the extensions that the client is told of: those whose parameters
-// it is to send.
-var offered = [...]string{"SIZE", "8BITMIME", "SMTPUTF8", "DSN"}
+// Bounds of one group: what is on its way in both directions fits the buffers of
+// any two systems, so that neither side waits for the other (RFC 2920 section 3.1).
+const (
+	groupCommands = 64
+	groupBytes    = 8 << 10
+)
 
-func newEngineConn(l *link) *engineConn {
-	c := &engineConn{link: l, pending: []byte("220 ready\r\n")}
-	c.out = bufio.NewWriterSize(blockWriter{l}, 16<<10)
-	return c
+var (
+	errLeaving  = errors.New("the server is closing the session")
+	errDialogue = errors.New("the server answers out of turn")
+)
+
+func newDialogue(l *link) *dialogue {
+	return &dialogue{link: l, out: bufio.NewWriterSize(blockWriter{l}, 16<<10)}
 }
 
 // blockWriter gives every write of its own a deadline.
@@ -43,98 +45,122 @@ func (w blockWriter) Write(p []byte) (int, error) {
 	return w.link.conn.Write(p)
 }
 
-// Read gives the client the next reply.
-func (c *engineConn) Read(p []byte) (int, error) {
-	if len(c.pending) == 0 {
-		if err := c.next(); err != nil {
-			return 0, err
-		}
-	}
-	n := copy(p, c.pending)
-	c.pending = c.pending[n:]
-	return n, nil
-}
-
-func (c *engineConn) next() error {
-	if c.err != nil {
-		return c.err
-	}
-	if err := c.out.Flush(); err != nil {
-		return c.fail(err)
-	}
-	r, err := readReply(c.link.in)
-	if err != nil {
-		return c.fail(err)
-	}
-	c.replies = append(c.replies, r)
-	// The client needs the code; long texts are of no use to it.
-	c.pending = fmt.Appendf(nil, "%d %.200s\r\n", r.code, r.lines[0])
-	return nil
-}
-
-func (c *engineConn) fail(err error) error {
+// fail makes the connection useless for the first reason there is.
+func (c *dialogue) fail(err error) error {
 	if c.err == nil {
 		c.err = plainError(err)
 	}
 	return c.err
 }
 
-// Write takes a command, or a piece of a body while one is written.
-func (c *engineConn) Write(p []byte) (int, error) {
+// quiet fails when the server spoke without being asked: answers and questions
+// no longer belong together. It must be asked whenever no answer is due.
+func (c *dialogue) quiet() error {
+	if c.err == nil && c.link.in.Buffered() > 0 {
+		return c.fail(errUnsolicited)
+	}
+	return c.err
+}
+
+// send sends commands, without waiting for the answers.
+func (c *dialogue) send(lines ...string) error {
+	if err := c.quiet(); err != nil {
+		return err
+	}
+	for _, line := range lines {
+		// Errors stay with the writer.
+		_, _ = c.out.WriteString(line)
+		_, _ = c.out.WriteString("\r\n")
+	}
+	return c.flush()
+}
+
+func (c *dialogue) flush() error {
+	if err := c.out.Flush(); err != nil {
+		return c.fail(err)
+	}
+	return nil
+}
+
+// reply reads the answer to the command that is next in turn. 421 is the last
+// that a server says (RFC 5321 section 3.8).
+func (c *dialogue) reply(timeout time.Duration) (reply, error) {
 	if c.err != nil {
-		return 0, c.err
+		return reply{}, c.err
 	}
-	if !c.body && (bytes.HasPrefix(p, []byte("EHLO ")) || bytes.HasPrefix(p, []byte("LHLO "))) {
-		c.pending = c.hello()
-		return len(p), nil
+	if err := c.link.conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return reply{}, c.fail(err)
 	}
-	if !c.body && c.link.in.Buffered() > 0 {
-		// Answers and questions no longer belong together.
-		return 0, c.fail(errUnsolicited)
-	}
-	n, err := c.out.Write(p)
-	if err == nil && !c.body {
-		err = c.out.Flush()
-	}
+	r, err := readReply(c.link.in)
 	if err != nil {
-		return n, c.fail(err)
+		return reply{}, c.fail(err)
+	}
+	if r.code == 421 {
+		c.fail(errLeaving)
+	}
+	return r, nil
+}
+
+// command sends one command and waits for its answer.
+func (c *dialogue) command(timeout time.Duration, line string) (reply, error) {
+	if err := c.send(line); err != nil {
+		return reply{}, err
+	}
+	return c.reply(timeout)
+}
+
+// group returns how many of the commands that are left may go out together.
+func (c *dialogue) group(left []question) int {
+	if _, ok := c.link.offers["PIPELINING"]; !ok {
+		return 1
+	}
+	n, size := 0, 0
+	for n < len(left) && n < groupCommands && (n == 0 || size+len(left[n].line) < groupBytes) {
+		size += len(left[n].line) + len("\r\n")
+		n++
+	}
+	return n
+}
+
+func (c *dialogue) close() {
+	c.fail(net.ErrClosed)
+	c.link.close()
+}
+
+// dots writes a body with its lines dot-stuffed (RFC 5321 section 4.5.2). Its
+// line ends must be CRLF.
+type dots struct {
+	out    *bufio.Writer
+	inLine bool
+}
+
+func (d *dots) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		if p[0] == '.' && !d.inLine {
+			if err := d.out.WriteByte('.'); err != nil {
+				return 0, err
+			}
+		}
+		end := len(p)
+		if i := lineStart(p); i > 0 {
+			end = i
+		}
+		if _, err := d.out.Write(p[:end]); err != nil {
+			return 0, err
+		}
+		d.inLine = p[end-1] != '\n'
+		p = p[end:]
 	}
 	return n, nil
 }
 
-func (c *engineConn) hello() []byte {
-	var b strings.Builder
-	for _, keyword := range offered {
-		if params, ok := c.link.offers[keyword]; ok {
-			fmt.Fprintf(&b, "250-%s\r\n", strings.TrimSpace(keyword+" "+firstWord(params)))
-		}
+// end ends the last line and the body.
+func (d *dots) end() error {
+	last := ".\r\n"
+	if d.inLine {
+		last = "\r\n" + last
 	}
-	return []byte("250-hello\r\n" + b.String() + "250 HELP\r\n")
+	_, err := io.WriteString(d.out, last)
+	return err
 }
-
-func firstWord(s string) string {
-	word, _, _ := strings.Cut(s, " ")
-	return fmt.Sprintf("%.20s", word)
-}
-
-// Close implements net.Conn.
-func (c *engineConn) Close() error {
-	c.fail(net.ErrClosed)
-	c.link.close()
-	return nil
-}
-
-// LocalAddr implements net.Conn.
-func (c *engineConn) LocalAddr() net.Addr { return c.link.conn.LocalAddr() }
-
-// RemoteAddr implements net.Conn.
-func (c *engineConn) RemoteAddr() net.Addr { return c.link.conn.RemoteAddr() }
-
-// SetDeadline implements net.Conn.
-func (c *engineConn) SetDeadline(t time.Time) error { return c.link.conn.SetDeadline(t) }
-
-// SetReadDeadline implements net.Conn.
-func (c *engineConn) SetReadDeadline(t time.Time) error { return c.link.conn.SetReadDeadline(t) }
-
-// SetWriteDeadline implements net.Conn.
-func (c *engineConn) SetWriteDeadline(t time.Time) error { return c.link.conn.SetWriteDeadline(t) }

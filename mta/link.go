@@ -14,8 +14,7 @@ import (
 )
 
 // link is a connection to a server while the session is being opened: greeting,
-// EHLO, STARTTLS, AUTH. go-smtp's client takes over when that is done, because
-// it can neither name itself before STARTTLS nor bound what it reads.
+// EHLO, STARTTLS, AUTH. A dialogue goes on over it when that is done.
 type link struct {
 	conn     net.Conn
 	in       *bufio.Reader

@@ -1,9 +1,10 @@
 package mta
 
 import (
+	"fmt"
+	"slices"
+	"strconv"
 	"strings"
-
-	"github.com/emersion/go-smtp"
 
 	"tabard/internal/address"
 	"tabard/queue"
@@ -23,62 +24,111 @@ func wireAddress(addr string) (wire string, utf8 bool) {
 	return local + "@" + ascii, false
 }
 
-// returnOptions are the DSN parameters of MAIL (RFC 3461 section 4.3, 4.4). The
-// client leaves them out where the server does not offer DSN.
-func returnOptions(m queue.Message) (smtp.DSNReturn, string) {
-	ret := smtp.DSNReturn(m.Ret)
-	if ret != smtp.DSNReturnFull && ret != smtp.DSNReturnHeaders {
-		ret = ""
+// mailLine is MAIL with the parameters of the extensions that the server offers:
+// BODY (RFC 6152), SIZE (RFC 1870), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461
+// section 4.3, 4.4).
+func (s *session) mailLine(m *queue.Message, from string, utf8 bool) string {
+	var b strings.Builder
+	b.WriteString("MAIL FROM:<" + from + ">")
+	if _, ok := s.offers("8BITMIME"); ok {
+		b.WriteString(" BODY=8BITMIME")
 	}
-	id := m.EnvID
-	if !printable(id) || len(id) > 100 {
-		id = ""
+	if _, ok := s.offers("SIZE"); ok {
+		b.WriteString(" SIZE=" + strconv.FormatInt(m.Size, 10))
 	}
-	return ret, id
+	if utf8 {
+		b.WriteString(" SMTPUTF8")
+	}
+	if _, ok := s.offers("DSN"); !ok {
+		return b.String()
+	}
+	if m.Ret == "FULL" || m.Ret == "HDRS" {
+		b.WriteString(" RET=" + m.Ret)
+	}
+	if m.EnvID != "" && printable(m.EnvID) && len(m.EnvID) <= 100 {
+		b.WriteString(" ENVID=" + xtext(m.EnvID))
+	}
+	return b.String()
 }
 
-// rcptOptions are the DSN parameters of RCPT (RFC 3461 section 4.1, 4.2). What
-// is not well formed is left out rather than refused: it was accepted once.
-func rcptOptions(env queue.Envelope) *smtp.RcptOptions {
-	opts := &smtp.RcptOptions{Notify: notify(env.Notify)}
+// rcptLine is RCPT with NOTIFY and ORCPT (RFC 3461 section 4.1, 4.2) where the
+// server offers DSN. What is not well formed is left out rather than refused: it
+// was accepted once.
+func (s *session) rcptLine(env *queue.Envelope, to string) string {
+	line := "RCPT TO:<" + to + ">"
+	if _, ok := s.offers("DSN"); !ok {
+		return line
+	}
+	if words := notify(env.Notify); words != "" {
+		line += " NOTIFY=" + words
+	}
 	kind, original, ok := strings.Cut(env.ORCPT, ";")
 	if !ok || original == "" || len(original) > 500 {
-		return opts
+		return line
 	}
 	switch strings.ToUpper(kind) {
 	case "RFC822":
 		if printable(original) {
-			opts.OriginalRecipientType, opts.OriginalRecipient = smtp.DSNAddressTypeRFC822, original
+			line += " ORCPT=RFC822;" + xtext(original)
 		}
 	case "UTF-8":
-		opts.OriginalRecipientType, opts.OriginalRecipient = smtp.DSNAddressTypeUTF8, address.OneLine(original, 600)
+		_, utf8 := s.offers("SMTPUTF8")
+		line += " ORCPT=UTF-8;" + unitext(address.OneLine(original, 600), utf8)
 	}
-	return opts
+	return line
 }
 
-func notify(list string) []smtp.DSNNotify {
-	if list == "" {
-		return nil
-	}
-	var out []smtp.DSNNotify
-	seen := make(map[string]bool)
+// notify returns the words of a NOTIFY list that are known, each once.
+func notify(list string) string {
+	var out []string
 	for word := range strings.SplitSeq(strings.ToUpper(list), ",") {
 		switch word {
 		case "NEVER":
-			return []smtp.DSNNotify{smtp.DSNNotifyNever}
+			return word
 		case "SUCCESS", "FAILURE", "DELAY":
-			if !seen[word] {
-				out = append(out, smtp.DSNNotify(word))
+			if !slices.Contains(out, word) {
+				out = append(out, word)
 			}
-			seen[word] = true
 		}
 	}
-	return out
+	return strings.Join(out, ",")
 }
+
+// xtext encodes printable ASCII (RFC 3461 section 4).
+func xtext(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; plainXchar(rune(c)) {
+			b.WriteByte(c)
+		} else {
+			fmt.Fprintf(&b, "+%02X", c)
+		}
+	}
+	return b.String()
+}
+
+// unitext encodes an address as utf-8-addr-unitext, or where the server does not
+// take UTF-8, as utf-8-addr-xtext (RFC 6533 section 3).
+func unitext(s string, utf8 bool) string {
+	var b strings.Builder
+	for _, c := range s {
+		if plainXchar(c) && c != '\\' || utf8 && c > '~' {
+			b.WriteRune(c)
+		} else {
+			fmt.Fprintf(&b, `\x{%02X}`, c)
+		}
+	}
+	return b.String()
+}
+
+func plainXchar(c rune) bool { return '!' <= c && c <= '~' && c != '+' && c != '=' }
 
 func printable(s string) bool {
 	return strings.IndexFunc(s, func(r rune) bool { return r < ' ' || r > '~' }) < 0
 }
+
+// sendable reports whether an address can stand in a command at all.
+func sendable(s string) bool { return !strings.ContainsAny(s, "\r\n\x00") }
 
 // relayed reports whether the server takes over the duty of delivery reports,
 // because the DSN parameters went along (RFC 3461 section 5.2.1).

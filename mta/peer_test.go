@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -213,6 +214,8 @@ func (c *peerConn) handle(line string) bool {
 		}
 	case "DATA":
 		return c.data(line)
+	case "BDAT":
+		return c.chunk(arg)
 	case "QUIT":
 		c.step(verb, line, "221 bye")
 		return false
@@ -265,7 +268,26 @@ func (c *peerConn) data(line string) bool {
 		}
 		body.WriteString(strings.TrimPrefix(line, "."))
 	}
-	c.cur.body = body.String()
+	return c.taken(body.String())
+}
+
+// chunk takes a body that comes in one chunk.
+func (c *peerConn) chunk(arg string) bool {
+	size, last, _ := strings.Cut(arg, " ")
+	n, err := strconv.Atoi(size)
+	if err != nil || last != "LAST" {
+		c.t.Errorf("BDAT %s", arg)
+		return false
+	}
+	body := make([]byte, n)
+	if _, err := io.ReadFull(c.in, body); err != nil {
+		return false
+	}
+	return c.taken(string(body))
+}
+
+func (c *peerConn) taken(body string) bool {
+	c.cur.body = body
 	c.mu.Lock()
 	c.mails = append(c.mails, c.cur)
 	c.mu.Unlock()

@@ -3,6 +3,7 @@ package mta
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -65,11 +66,22 @@ func misdeeds() map[string]action {
 // Whatever a server does, at every step, the message is neither lost nor
 // bounced without a clear no, and the text that comes back is harmless.
 func TestMisdeeds(t *testing.T) {
-	for _, step := range []string{"", "EHLO", "MAIL", "RCPT", "DATA", "."} {
+	steps := []string{"", "EHLO", "MAIL", "RCPT", "DATA", "."}
+	for _, step := range slices.Concat(steps, []string{"pipelined MAIL", "pipelined RCPT", "pipelined DATA", "chunked ."}) {
 		for name, do := range misdeeds() {
 			t.Run(step+"/"+name, func(t *testing.T) {
 				t.Parallel()
 				w, p := relayWorld(t, impatient)
+				how, step, ok := strings.Cut(step, " ")
+				switch {
+				case !ok:
+					step = how
+				case how == "chunked":
+					p.ehlo = append(p.ehlo, "CHUNKING")
+					fallthrough
+				default:
+					p.ehlo = append(p.ehlo, "PIPELINING")
+				}
 				p.on(step, do)
 				res := w.start().one("x@example.org")
 				want := queue.Deferred

@@ -8,8 +8,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/emersion/go-smtp"
 )
 
 // session is an opened connection over which messages are sent, one at a time.
@@ -19,8 +17,7 @@ type session struct {
 	host     *host
 	addr     string // IP address or path of a socket
 	channel  channel
-	client   *smtp.Client
-	conn     *engineConn
+	conn     *dialogue
 	log      *slog.Logger
 	messages int // transactions begun
 	timer    *time.Timer
@@ -35,16 +32,7 @@ func newID() string {
 
 func (m *MTA) newSession(l *link, d *destination, h *host, addr string, ch channel, log *slog.Logger) *session {
 	l.bind(m.hard)
-	conn := newEngineConn(l)
-	s := &session{mta: m, dest: d, host: h, addr: addr, channel: ch, conn: conn, log: log}
-	if h.policy.lmtp() {
-		s.client = smtp.NewClientLMTP(conn)
-	} else {
-		s.client = smtp.NewClient(conn)
-	}
-	s.client.CommandTimeout = m.cfg.Timeouts.Command
-	s.client.SubmissionTimeout = m.cfg.Timeouts.End
-	return s
+	return &session{mta: m, dest: d, host: h, addr: addr, channel: ch, conn: newDialogue(l), log: log}
 }
 
 // usable reports whether the session may serve another message.
@@ -58,20 +46,19 @@ func (s *session) reset() {
 	if s.conn.err != nil {
 		return
 	}
-	if err := s.client.Reset(); err != nil {
-		s.conn.Close()
+	if r, err := s.conn.command(s.mta.cfg.Timeouts.Command, "RSET"); err != nil || r.code != 250 {
+		s.conn.close()
 	}
 }
 
 // quit says goodbye and closes. It waits for the answer a short time only.
 func (s *session) quit(reason string) {
 	if s.conn.err == nil {
-		s.client.CommandTimeout = s.mta.cfg.Timeouts.Quit
-		_ = s.client.Quit()
+		_, _ = s.conn.command(s.mta.cfg.Timeouts.Quit, "QUIT")
 	} else {
 		reason = s.conn.err.Error()
 	}
-	s.conn.Close()
+	s.conn.close()
 	s.mta.perHost.release(s.addr)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)
 }
@@ -99,7 +86,7 @@ func (s *session) relay() string { return s.addr + " (" + s.host.name + ")" }
 
 // source returns the address that we send from.
 func (s *session) source() string {
-	host, _, err := net.SplitHostPort(s.conn.LocalAddr().String())
+	host, _, err := net.SplitHostPort(s.conn.link.conn.LocalAddr().String())
 	if err != nil {
 		return ""
 	}

@@ -2,11 +2,7 @@ package mta
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"time"
-
-	"github.com/emersion/go-smtp"
 
 	"tabard/queue"
 )
@@ -20,8 +16,12 @@ type transaction struct {
 	rcpts   []rcpt
 	results []queue.Result
 	again   []queue.Envelope // for another transaction of the same session
+	taken   int              // recipients that the server took
+	goAhead bool             // the server said 354
 	stale   bool             // the session had ended before anything was sent
 	open    bool             // the server is in a transaction
+
+	chunking bool // the body goes by BDAT (RFC 3030)
 }
 
 // rcpt is one recipient and what the server said about it; no outcome yet means
@@ -54,7 +54,7 @@ func (t *transaction) run(ctx context.Context) {
 		t.settleAll(deferred("4.7.5", err.Error()))
 	} else if f := t.fits(); f != nil {
 		t.settleAll(f)
-	} else if t.mail() && t.recipients() {
+	} else if t.envelope() {
 		t.data(ctx)
 	}
 	t.finish()
@@ -67,6 +67,10 @@ func (t *transaction) fits() *failure {
 		f.remote = t.host.name
 		return f
 	}
+	if f := t.sound(); f != nil {
+		return f
+	}
+	_, t.chunking = t.offers("CHUNKING")
 	_, can := t.offers("SMTPUTF8")
 	from, utf8 := wireAddress(t.from)
 	if (utf8 || t.job.Message.UTF8) && !can {
@@ -80,10 +84,17 @@ func (t *transaction) fits() *failure {
 			r.result = t.noUTF8().result(r.env.ID)
 			continue
 		}
+		if !sendable(wire) {
+			r.result = failed("5.1.3", "the address cannot be sent").result(r.env.ID)
+			continue
+		}
 		r.address = wire
 		t.utf8 = t.utf8 || utf8
 	}
 	t.from = from
+	if !sendable(from) {
+		return failed("5.5.4", "the sender's address cannot be sent")
+	}
 	return nil
 }
 
@@ -95,83 +106,114 @@ func (t *transaction) noUTF8() *failure {
 	return f
 }
 
-// exchange runs one call of the client and returns the server's whole answer.
-func (s *session) exchange(timeout time.Duration, call func() error) (reply, error) {
-	s.conn.replies = s.conn.replies[:0]
-	s.client.CommandTimeout = timeout
-	err := call()
-	if s.conn.err != nil {
-		return reply{}, s.conn.err
-	}
-	if len(s.conn.replies) == 0 {
-		return reply{}, fmt.Errorf("cannot be sent: %w", err)
-	}
-	r := s.conn.replies[0]
-	if r.code == 421 {
-		s.conn.fail(errLeaving) // RFC 5321 section 3.8: the server closes
-	}
-	return r, nil
+// question is one command of a transaction.
+type question struct {
+	line string
+	verb string
+	rcpt *rcpt // RCPT: of whom
 }
 
-var (
-	errLeaving  = errors.New("the server is closing the session")
-	errDialogue = errors.New("the server answers out of turn")
-)
-
-// mail sends MAIL and reports whether the server took it.
-func (t *transaction) mail() bool {
-	opts := &smtp.MailOptions{Size: t.job.Message.Size, UTF8: t.utf8}
-	opts.Return, opts.EnvelopeID = returnOptions(t.job.Message)
-	r, err := t.exchange(t.conn.link.timeouts.Command, func() error { return t.client.Mail(t.from, opts) })
-	if err == nil && r.code == 250 {
-		t.open = true
-		return true
-	}
-	// A kept session may have ended meanwhile. Nothing was sent over it yet.
-	t.stale = t.messages > 1 && t.conn.err != nil
-	t.settleAll(t.refused("MAIL", r, err))
-	return false
-}
-
-// recipients sends RCPT for each and reports whether any was taken.
-func (t *transaction) recipients() bool {
-	taken := 0
+// questions lists the commands up to the body. A body that goes by BDAT is not
+// asked for.
+func (t *transaction) questions() []question {
+	list := make([]question, 1, len(t.rcpts)+2)
+	list[0] = question{line: t.mailLine(&t.job.Message, t.from, t.utf8), verb: "MAIL"}
 	for i := range t.rcpts {
-		r := &t.rcpts[i]
-		if r.result.Outcome != 0 {
-			continue
-		}
-		ans, err := t.exchange(t.conn.link.timeouts.Command, func() error {
-			return t.client.Rcpt(r.address, rcptOptions(r.env))
-		})
-		switch {
-		case err == nil && ans.code/10 == 25:
-			taken++
-		case err == nil && taken > 0 && ans.code == 452 && ans.tooMany():
-			r.result.Outcome = queue.Returned // until finish: once more, in another transaction
-		case err != nil && t.conn.err != nil:
-			t.settleAll(t.refused("RCPT", ans, err))
-			return false
-		default:
-			f := t.refused("RCPT", ans, err)
-			if err != nil { // an address that no server could be asked for
-				f = failed("5.1.3", err.Error())
-			}
-			r.result = f.result(r.env.ID)
-		}
-		if t.conn.err != nil {
-			t.settleAll(t.refused("RCPT", ans, nil))
-			return false
+		if r := &t.rcpts[i]; r.result.Outcome == 0 {
+			list = append(list, question{line: t.rcptLine(&r.env, r.address), verb: "RCPT", rcpt: r})
 		}
 	}
-	return taken > 0
+	if !t.chunking {
+		list = append(list, question{line: "DATA", verb: "DATA"})
+	}
+	return list
+}
+
+// envelope sends the commands, as many together as the server lets us, and
+// settles the recipients that it refused. It reports whether the body may follow.
+func (t *transaction) envelope() bool {
+	list := t.questions()
+	for len(list) > 0 && t.conn.err == nil && t.undecided() > 0 {
+		n := t.conn.group(list)
+		lines := make([]string, n)
+		for i, q := range list[:n] {
+			lines[i] = q.line
+		}
+		err := t.conn.send(lines...)
+		for _, q := range list[:n] {
+			if t.answer(q, err); t.conn.err != nil {
+				return false
+			}
+		}
+		list = list[n:]
+	}
+	if t.goAhead && t.taken == 0 && t.conn.err == nil {
+		t.nothing()
+	}
+	return t.taken > 0 && t.conn.err == nil && (t.goAhead || t.chunking)
+}
+
+// answer reads what the server says to a question and settles whom it is about.
+// Behind a MAIL that was refused, the answers to the rest mean nothing.
+func (t *transaction) answer(q question, err error) {
+	timeout := t.conn.link.timeouts.Command
+	if q.verb == "DATA" {
+		timeout = t.conn.link.timeouts.Data
+	}
+	var r reply
+	if err == nil {
+		r, err = t.conn.reply(timeout)
+	}
+	switch {
+	case err != nil, t.conn.err != nil:
+		// A kept session may have ended meanwhile. Nothing was sent over it yet.
+		t.stale = q.verb == "MAIL" && t.messages > 1
+		t.settleAll(t.refused(q.verb, r, err))
+	case q.verb == "MAIL" && r.code == 250:
+		t.open = true
+	case q.verb == "DATA" && r.code == 354:
+		t.goAhead = true
+	case q.verb != "RCPT":
+		t.settleAll(t.refused(q.verb, r, nil))
+	case q.rcpt.result.Outcome != 0:
+	case r.code/10 == 25:
+		t.taken++
+	case t.taken > 0 && r.code == 452 && r.tooMany():
+		q.rcpt.result.Outcome = queue.Returned // until finish: once more, in another transaction
+	default:
+		f := t.refused("RCPT", r, nil)
+		q.rcpt.result = f.result(q.rcpt.env.ID)
+		if t.conn.err != nil {
+			t.settleAll(f)
+		}
+	}
+}
+
+// undecided counts the recipients that are still to be decided.
+func (t *transaction) undecided() int {
+	n := 0
+	for i := range t.rcpts {
+		if t.rcpts[i].result.Outcome == 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// nothing ends a body for which nobody is left: the DATA behind refused
+// recipients was on its way already, and the server takes it (RFC 2920 section 3.1).
+func (t *transaction) nothing() {
+	t.goAhead = false
+	if t.host.policy.lmtp() { // it would answer for each recipient: never
+		t.conn.close()
+		return
+	}
+	_, _ = t.conn.command(t.conn.link.timeouts.End, ".")
 }
 
 // refused says what the answer to a command means for those it was about.
 func (t *transaction) refused(at string, r reply, err error) *failure {
 	switch {
-	case err != nil && t.conn.err == nil: // not an answer: our own client would not send it
-		return failed("5.5.4", at+": "+err.Error())
 	case err != nil:
 		f := deferred("4.4.2", fmt.Sprintf("%s: %v", at, err))
 		f.remote = t.host.name
