@@ -25,11 +25,12 @@ type action struct {
 	heloSrc, src                 *table.Table
 	path, lmtp, command, wrapper *format.Template
 	explicitBase                 bool // userbase was written
+	byDomain                     bool // the hosts of `host` depend on the mail's domain
 	nextHost, nextSource         atomic.Uint32
 }
 
 func (s *Service) newAction(c *config.Action) (*action, error) {
-	a := &action{Action: c, explicitBase: c.UserBase != ""}
+	a := &action{Action: c, explicitBase: c.UserBase != "", byDomain: s.cfg.HostsByDomain(c)}
 	base := c.UserBase
 	if base == "" {
 		base = tableGetpwnam

@@ -260,7 +260,7 @@ const (
 	SchemeTLS     Scheme = "tls"      // STARTTLS or nothing
 	SchemeSMTPS   Scheme = "smtps"    // TLS from the first byte or nothing
 	SchemeSSL     Scheme = "ssl"      // STARTTLS, else TLS from the first byte, or nothing
-	SchemeBackup  Scheme = "backup"   // MXs better than the named one
+	SchemeBackup  Scheme = "backup"   // MXs of the mail's domain that are better than the named one
 	SchemeLMTP    Scheme = "lmtp"     // LMTP
 )
 
@@ -270,7 +270,11 @@ type RelayURL struct {
 	Label  string // row of the auth table; empty: no authentication
 	Host   string // host name, or IP address without brackets, or /socket path
 	Port   string // never empty after parsing; "0" for a socket path
+	MX     bool   // the MXs of Host instead of Host; of the mail's domain if Host is empty
 }
+
+// ByDomain reports whether where the URL leads depends on the mail's domain.
+func (u RelayURL) ByDomain() bool { return u.Scheme == SchemeBackup || u.MX && u.Host == "" }
 
 // CredentialsRequest asks for the row behind a label.
 type CredentialsRequest struct {
@@ -313,6 +317,6 @@ type Delivery struct {
 type ActionInfo struct {
 	Name  string
 	Relay bool
-	Host  bool // relays to fixed hosts: all domains share one destination
+	Host  bool // relays to the same hosts whatever the domain: all share one destination
 	TTL   time.Duration
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"tabard/internal/config"
 	"tabard/internal/password"
@@ -79,6 +80,9 @@ func (s *Service) fetchHosts(ctx context.Context, a *action) ([]RelayURL, error)
 		return nil, fmt.Errorf("table %s: no relay host in it", a.host.Name())
 	}
 	urls, err := s.relayURLs(a.host, "", texts)
+	if slices.ContainsFunc(urls, RelayURL.ByDomain) && !a.byDomain {
+		return nil, fmt.Errorf("table %s: a list of hosts for every domain cannot hold a URL that depends on the domain; use `domain` or `backup`", a.host.Name())
+	}
 	return rotate(urls, &a.nextHost), err
 }
 
@@ -105,7 +109,7 @@ func (s *Service) relayURLs(t *table.Table, key string, texts []string) ([]Relay
 		if err != nil {
 			return nil, fmt.Errorf("table %s: relayhost %.300q: %w", t.Name(), key, err)
 		}
-		urls = append(urls, RelayURL{Scheme: Scheme(u.Scheme), Label: u.Label, Host: u.Host, Port: u.Port})
+		urls = append(urls, RelayURL{Scheme: Scheme(u.Scheme), Label: u.Label, Host: u.Host, Port: u.Port, MX: u.MX})
 	}
 	return urls, nil
 }

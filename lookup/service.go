@@ -161,7 +161,8 @@ func (s *Service) Actions(context.Context) ([]ActionInfo, error) {
 	infos := make([]ActionInfo, 0, len(s.cfg.Actions))
 	for _, a := range s.cfg.Actions {
 		infos = append(infos, ActionInfo{
-			Name: a.Name, Relay: a.Method == config.MethodRelay, Host: a.Host != "", TTL: a.TTL,
+			Name: a.Name, Relay: a.Method == config.MethodRelay, TTL: a.TTL,
+			Host: a.Host != "" && !s.actions[a.Name].byDomain,
 		})
 	}
 	return infos, nil

@@ -48,13 +48,14 @@ type Limits struct {
 	Messages       int // messages sent over one connection; default 100
 	Recipients     int // recipients in one transaction; default 100
 	Hosts          int // hosts tried for one message; default 10
-	Addresses      int // addresses tried of one host; default 5
+	Addresses      int // addresses of one family tried of one host; default 4
 }
 
 // Timeouts bound every wait for a peer. The defaults of the dialogue are those
 // of RFC 5321 section 4.5.3.2.
 type Timeouts struct {
 	Connect  time.Duration // default 30 s
+	Family   time.Duration // the same, for the first address of a host that has others of the other family; default 4 s
 	Greeting time.Duration // default 5 min
 	Command  time.Duration // EHLO, STARTTLS, AUTH, MAIL, RCPT, RSET; default 5 min
 	TLS      time.Duration // handshake and verification; default 1 min
@@ -84,13 +85,14 @@ func (c Config) withDefaults() Config {
 	l.Messages = or(l.Messages, 100)
 	l.Recipients = or(l.Recipients, 100)
 	l.Hosts = or(l.Hosts, 10)
-	l.Addresses = or(l.Addresses, 5)
+	l.Addresses = or(l.Addresses, 4)
 	c.Timeouts = c.Timeouts.withDefaults()
 	return c
 }
 
 func (t Timeouts) withDefaults() Timeouts {
 	t.Connect = or(t.Connect, 30*time.Second)
+	t.Family = min(t.Connect, or(t.Family, 4*time.Second))
 	t.Greeting = or(t.Greeting, 5*time.Minute)
 	t.Command = or(t.Command, 5*time.Minute)
 	t.TLS = or(t.TLS, time.Minute)

@@ -2,6 +2,7 @@ package mta
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"tabard/lookup"
@@ -13,7 +14,7 @@ import (
 type destination struct {
 	key    string // all of the below
 	action string
-	domain string // empty when the route names hosts
+	domain string // empty when the route leads to the same hosts for every domain
 	route  lookup.Route
 	helo   string
 }
@@ -23,9 +24,9 @@ func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destinat
 	d := &destination{action: action, domain: domain, route: route, helo: or(route.Helo, m.cfg.Hostname)}
 	var urls []string
 	for _, u := range route.Hosts {
-		urls = append(urls, fmt.Sprintf("%s %q %q %s", u.Scheme, u.Label, u.Host, u.Port))
+		urls = append(urls, fmt.Sprintf("%s %q %q %s %t", u.Scheme, u.Label, u.Host, u.Port, u.MX))
 	}
-	if len(urls) > 0 {
+	if !slices.ContainsFunc(routeURLs(&route), lookup.RelayURL.ByDomain) {
 		d.domain = ""
 	}
 	d.key = fmt.Sprintf("%q %q [%s] %q %q %t %t %t %q", action, d.domain, strings.Join(urls, ","),

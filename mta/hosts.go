@@ -8,11 +8,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
-	"time"
 
 	"tabard/internal/dns"
 	"tabard/lookup"
+	"tabard/queue"
 )
 
 // host is one server to try.
@@ -20,128 +19,102 @@ type host struct {
 	policy   policy
 	name     string // host name, IP address or path of a socket; what its certificate must be for
 	port     string
-	label    string // credentials to log in with; empty: none
-	mx       bool   // found by MX, not named by a relay URL
-	implicit bool   // by MX, and it is the domain itself
+	label    string   // credentials to log in with; empty: none
+	mx       bool     // found by MX, not named by a relay URL
+	pref     uint16   // of the MX
+	implicit bool     // by MX, and it is the mail's domain itself
+	hasty    []string // addresses not to wait for as long as for others
 }
 
 func (h *host) socket() bool { return strings.HasPrefix(h.name, "/") }
 
-// hosts lists the servers that a route leads to, best first.
-func (m *MTA) hosts(ctx context.Context, route *lookup.Route, domain string) ([]*host, *failure) {
+// routeURLs returns what a route leads to: its URLs, or what stands for the MXs
+// of the mail's domain, or for those better than ourselves.
+func routeURLs(route *lookup.Route) []lookup.RelayURL {
 	switch {
 	case route.BackupMX != "":
-		return nil, deferred("4.3.5", "relaying as a backup MX is not supported yet")
+		return []lookup.RelayURL{{Scheme: lookup.SchemeBackup, Host: route.BackupMX}}
 	case len(route.Hosts) > 0:
-		return relayHosts(route)
+		return route.Hosts
 	}
-	p, err := newPolicy(lookup.SchemeSMTPTLS, route)
-	if err != nil {
-		return nil, deferred("4.3.5", err.Error())
-	}
+	return []lookup.RelayURL{{Scheme: lookup.SchemeSMTPTLS, MX: true}}
+}
+
+// hosts lists the servers that a route leads to, best first. A URL that cannot be
+// used is passed over while there are others. If none can, the mail waits as
+// long as one of them may come to be of use.
+func (m *MTA) hosts(ctx context.Context, d *destination) ([]*host, *failure) {
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
 	defer cancel()
-	var names []string
+	var all []*host
 	var fail *failure
-	if strings.HasPrefix(domain, "[") {
-		names, fail = m.literal(domain)
-	} else {
-		names, fail = m.exchangers(ctx, domain, route.Helo)
-	}
-	hosts := make([]*host, len(names))
-	for i, name := range names {
-		hosts[i] = &host{policy: p, name: name, port: m.cfg.SMTPPort, mx: true, implicit: name == domain}
-	}
-	return hosts, fail
-}
-
-// relayHosts takes the URLs of a route. One that cannot be used is passed over
-// while there are others.
-func relayHosts(route *lookup.Route) ([]*host, *failure) {
-	var hosts []*host
-	var fail *failure
-	for _, u := range route.Hosts {
-		p, err := newPolicy(u.Scheme, route)
-		if err != nil {
-			fail = deferred("4.3.5", fmt.Sprintf("relay host %s: %v", u.Host, err))
-			continue
+	for _, u := range routeURLs(&d.route) {
+		hosts, f := m.urlHosts(ctx, d, u)
+		all = append(all, hosts...)
+		switch {
+		case f == nil:
+		case fail == nil, fail.outcome == queue.Failed:
+			fail = f
+		case f.outcome != queue.Failed:
+			fail = fail.or(f)
 		}
-		hosts = append(hosts, &host{policy: p, name: u.Host, port: u.Port, label: u.Label})
 	}
-	if len(hosts) == 0 {
+	if len(all) == 0 {
 		return nil, fail
 	}
-	return hosts, nil
+	return all, nil
 }
 
-// literal reads a domain that is an address (RFC 5321 section 4.1.3).
-func (m *MTA) literal(domain string) ([]string, *failure) {
-	text := strings.TrimSuffix(domain[1:], "]")
-	if len(text) > 5 && strings.EqualFold(text[:5], "ipv6:") {
-		text = text[5:]
+// urlHosts lists the servers that one URL leads to.
+func (m *MTA) urlHosts(ctx context.Context, d *destination, u lookup.RelayURL) ([]*host, *failure) {
+	backup := u.Scheme == lookup.SchemeBackup
+	scheme := u.Scheme
+	if backup {
+		scheme = lookup.SchemeSMTPTLS
 	}
-	ip, err := netip.ParseAddr(text)
+	p, err := newPolicy(scheme, &d.route)
 	if err != nil {
-		return nil, failed("5.1.2", "bad address literal "+domain)
+		return nil, deferred("4.3.5", fmt.Sprintf("relay host %s: %v", u.Host, err))
 	}
-	if m.own(ip) {
-		return nil, failed("5.4.6", "mail for "+domain+" loops back to this server")
-	}
-	return []string{ip.Unmap().String()}, nil
-}
-
-// exchangers lists the hosts that take a domain's mail and are better than
-// ourselves (RFC 5321 section 5.1).
-func (m *MTA) exchangers(ctx context.Context, domain, helo string) ([]string, *failure) {
-	list, err := m.cfg.Resolver.MX(ctx, domain)
 	switch {
-	case errors.Is(err, dns.ErrNullMX):
-		return nil, failed("5.1.10", "domain "+domain+" does not accept mail")
-	case errors.Is(err, dns.ErrNXDomain):
-		return nil, failed("5.1.2", "domain "+domain+" does not exist")
-	case err != nil:
-		return nil, deferred("4.4.3", "temporary failure in MX lookup: "+err.Error())
+	case backup:
+		list, fail := m.backups(ctx, d.domain, u.Host, d.helo)
+		return m.mxHosts(list, p, "", m.cfg.SMTPPort), fail
+	case !u.MX:
+		return []*host{{policy: p, name: u.Host, port: u.Port, label: u.Label}}, nil
+	case u.Host != "":
+		list, fail := m.exchangers(ctx, u.Host, d.helo)
+		return m.mxHosts(list, p, "", u.Port), waits(fail)
 	}
-	better := m.dropOwn(ctx, list, helo)
-	if len(better) == 0 {
-		return nil, failed("5.4.6", "mail for "+domain+" loops back to this server")
-	}
-	names := make([]string, len(better))
-	for i, mx := range better {
-		names[i] = mx.Host
-	}
-	return names, nil
-}
-
-// ownCheck bounds how long DNS may delay the search for ourselves.
-const ownCheck = 10 * time.Second
-
-// dropOwn cuts the list, which is sorted, where the preference is no better
-// than our own.
-func (m *MTA) dropOwn(ctx context.Context, list []dns.MX, helo string) []dns.MX {
-	ctx, cancel := context.WithTimeout(ctx, ownCheck)
-	defer cancel()
-	mine := make([]bool, len(list))
-	var wg sync.WaitGroup
-	for i, mx := range list[:min(len(list), 2*m.cfg.Limits.Hosts)] {
-		if mine[i] = strings.EqualFold(mx.Host, m.cfg.Hostname) || strings.EqualFold(mx.Host, helo); mine[i] || len(m.cfg.Addresses) == 0 {
-			continue
+	port := or(u.Port, m.cfg.SMTPPort)
+	if strings.HasPrefix(d.domain, "[") {
+		name, fail := m.literal(d.domain)
+		if fail != nil {
+			return nil, fail
 		}
-		wg.Go(func() {
-			addrs, err := m.cfg.Resolver.Addrs(ctx, mx.Host)
-			mine[i] = err == nil && slices.ContainsFunc(addrs, m.own)
-		})
+		return []*host{{policy: p, name: name, port: port, mx: true}}, nil
 	}
-	wg.Wait()
-	first := slices.Index(mine, true)
-	if first < 0 {
-		return list
-	}
-	cut := slices.IndexFunc(list, func(mx dns.MX) bool { return mx.Pref >= list[first].Pref })
-	return list[:cut]
+	list, fail := m.exchangers(ctx, d.domain, d.helo)
+	return m.mxHosts(list, p, d.domain, port), fail
 }
 
-func (m *MTA) own(ip netip.Addr) bool { return slices.Contains(m.cfg.Addresses, ip.Unmap()) }
+// mxHosts makes hosts of MXs of domain, or of a relay's if domain is empty.
+func (m *MTA) mxHosts(list []dns.MX, p policy, domain, port string) []*host {
+	hosts := make([]*host, len(list))
+	for i, mx := range list {
+		hosts[i] = &host{policy: p, name: mx.Host, port: port, mx: true, pref: mx.Pref, implicit: mx.Host == domain}
+	}
+	return hosts
+}
+
+// waits makes what is wrong with a relay's domain temporary: that is not the
+// fault of the mail.
+func waits(f *failure) *failure {
+	if f != nil && f.outcome == queue.Failed {
+		return deferred("4.4.4", "relay host: "+f.text)
+	}
+	return f
+}
 
 // addresses returns where to connect for a host: IP addresses of the family of
 // the source, if one is set, or the path of a socket.
@@ -151,24 +124,28 @@ func (m *MTA) addresses(ctx context.Context, h *host, source string) ([]string, 
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
 	defer cancel()
-	ips, err := m.cfg.Resolver.Addrs(ctx, h.name)
+	found, err := m.cfg.Resolver.Addrs(ctx, h.name)
 	if err != nil {
 		return nil, m.unresolved(h, err)
 	}
-	from, sourceErr := netip.ParseAddr(source)
-	var out []string
-	for _, ip := range ips {
-		switch {
-		case sourceErr == nil && from.Unmap().Is4() != ip.Is4():
-		case h.mx && m.own(ip):
-		default:
-			out = append(out, ip.String())
-		}
+	ips := slices.DeleteFunc(slices.Clone(found), func(ip netip.Addr) bool { return h.mx && (m.own(ip) || ip.IsMulticast()) })
+	if len(ips) == 0 {
+		return nil, deferred("4.4.4", "host "+h.name+" has no address that is not our own")
 	}
-	if len(out) == 0 {
+	if from, err := netip.ParseAddr(source); err == nil {
+		ips = slices.DeleteFunc(ips, func(ip netip.Addr) bool { return familyIndex(from) != familyIndex(ip) })
+	}
+	if len(ips) == 0 {
 		return nil, deferred("4.4.1", "address family mismatch on destination "+h.name)
 	}
-	return out[:min(len(out), m.cfg.Limits.Addresses)], nil
+	ips = limitFamilies(ips, m.cfg.Limits.Addresses)
+	hasty := m.families.order(ips)
+	out := make([]string, len(ips))
+	for i, ip := range ips {
+		out[i] = ip.String()
+	}
+	h.hasty = out[:hasty]
+	return out, nil
 }
 
 // unresolved says what it means that a host has no address. Only of a domain

@@ -29,6 +29,7 @@ type MTA struct {
 	perHost   *limiter // connections, by address
 	idle      *idlers
 	penalties *penalties
+	families  *families
 	work      context.Context // ends when no more jobs are taken
 	rest      context.CancelFunc
 	rested    chan struct{}   // closed when none are
@@ -44,6 +45,7 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 		perHost:   newLimiter(cfg.Limits.PerHost, cfg.Limits.InFlight),
 		idle:      newIdlers(cfg.Timeouts.Idle),
 		penalties: newPenalties(time.Now),
+		families:  &families{now: time.Now},
 		hard:      context.Background(),
 	}
 	m.work, m.rest = context.WithCancel(context.Background())

@@ -10,7 +10,7 @@ import (
 // open makes a session with the best server of a destination that lets us. ctx
 // bounds the opening only.
 func (m *MTA) open(ctx context.Context, d *destination) (*session, *failure) {
-	hosts, fail := m.hosts(ctx, &d.route, d.domain)
+	hosts, fail := m.hosts(ctx, d)
 	if fail != nil {
 		return nil, fail
 	}
@@ -110,9 +110,12 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		log.Info("mta error", "reason", ref.Error())
 		return nil, ref
 	}
-	dialCtx, stop := context.WithTimeout(ctx, m.cfg.Timeouts.Connect)
+	dialCtx, stop := context.WithTimeout(ctx, m.patience(h, addr))
 	conn, err := m.cfg.Dial(dialCtx, network, d.route.Source, address)
 	stop()
+	if ctx.Err() == nil {
+		m.families.note(addr, err)
+	}
 	if err != nil {
 		m.perHost.release(addr)
 		log.Info("mta error", "reason", err.Error())

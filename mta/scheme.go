@@ -13,7 +13,7 @@ import (
 // that is decided: whoever opens connections asks first and next, whoever sends
 // asks permits.
 type policy struct {
-	scheme   lookup.Scheme // never SchemeBackup
+	scheme   lookup.Scheme // never SchemeBackup, which says where to go, not how
 	noVerify bool          // `tls no-verify`: encryption alone is enough
 }
 
@@ -55,8 +55,6 @@ func newPolicy(scheme lookup.Scheme, route *lookup.Route) (policy, error) {
 		if route.TLS {
 			return policy{}, fmt.Errorf("TLS required for relaying, but %s:// never encrypts", scheme)
 		}
-	case lookup.SchemeBackup:
-		return policy{}, errors.New("backup:// is not supported yet")
 	default:
 		return policy{}, fmt.Errorf("unknown relay scheme %q", scheme)
 	}

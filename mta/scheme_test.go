@@ -202,10 +202,8 @@ func TestRefusedSchemes(t *testing.T) {
 	}{
 		{"smtp", lookup.Route{TLS: true}, "TLS required"},
 		{"lmtp", lookup.Route{TLS: true}, "TLS required"},
-		{"backup", lookup.Route{}, "not supported yet"},
 		{"smtp+notls", lookup.Route{}, "unknown relay scheme"},
 		{"", lookup.Route{}, "unknown relay scheme"},
-		{"tls", lookup.Route{BackupMX: "mx2.example"}, "not supported yet"},
 	}
 	for _, tt := range tests {
 		w := newWorld(t)

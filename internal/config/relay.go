@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"tabard/internal/address"
@@ -136,4 +137,19 @@ func (p *parser) checkEntries(ref TableRef, check func(string) error) *Error {
 		}
 	}
 	return nil
+}
+
+// HostsByDomain reports whether the inline list of an action's `host` holds a URL
+// that leads somewhere else for every domain, so that mail of different domains
+// cannot go together.
+func (c *Config) HostsByDomain(a *Action) bool {
+	i := slices.IndexFunc(c.Tables, func(t Table) bool { return a.Host != "" && TableRef(t.Name) == a.Host })
+	if i < 0 {
+		return false
+	}
+	return slices.ContainsFunc(c.Tables[i].List, func(s string) bool {
+		// Those that are wrong were refused before.
+		urls, _ := c.Dialect.parseRelayURLs(s)
+		return slices.ContainsFunc(urls, RelayURL.ByDomain)
+	})
 }

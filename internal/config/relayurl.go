@@ -30,13 +30,22 @@ const maxRelayURL = 1024
 // ErrRelayURL is wrapped by every error of ParseRelayURL.
 var ErrRelayURL = errors.New("bad relay URL")
 
-// RelayURL is a parsed [scheme://][label@]host[:port].
+// RelayURL is a parsed [scheme://][label@]host[:port], or scheme+mx://[domain[:port]].
 type RelayURL struct {
 	Scheme Scheme
 	Label  string // row of the auth table; empty: no authentication
 	Host   string // host name in A-labels, IP address without brackets, or path of a socket
 	Port   string // decimal, never empty; "0" for a socket
+	// MX means the MXs of Host instead of Host itself, and with an empty Host
+	// those of the mail's own domain.
+	MX bool
 }
+
+// ByDomain reports whether where the URL leads depends on the domain of the mail.
+func (u RelayURL) ByDomain() bool { return u.Scheme == SchemeBackup || u.MX && u.Host == "" }
+
+// mxSuffix, after a scheme, asks for the MXs of what follows.
+const mxSuffix = "+mx"
 
 // ParseRelayURL reads a relay URL in Tabard's own dialect.
 func ParseRelayURL(s string) (RelayURL, error) { return DialectTabard.ParseRelayURL(s) }
@@ -75,12 +84,14 @@ func (d Dialect) parseRelayURLs(s string) ([]RelayURL, error) {
 }
 
 func (d Dialect) parseRelayURL(s string) (RelayURL, error) {
-	scheme, rest, err := d.cutScheme(s)
+	u, rest, err := d.cutScheme(s)
 	if err != nil {
 		return RelayURL{}, err
 	}
-	u := RelayURL{Scheme: scheme}
-	if scheme == SchemeLMTP {
+	if u.MX && rest == "" {
+		return u.withDefaults()
+	}
+	if u.Scheme == SchemeLMTP {
 		if i := strings.IndexByte(rest, '/'); i == 0 || i > 0 && rest[i-1] == '@' {
 			return u.withSocket(rest[:i], rest[i:])
 		}
@@ -99,25 +110,31 @@ func (d Dialect) parseRelayURL(s string) (RelayURL, error) {
 }
 
 // cutScheme splits off the scheme and translates it into Tabard's terms.
-func (d Dialect) cutScheme(s string) (Scheme, string, error) {
+func (d Dialect) cutScheme(s string) (RelayURL, string, error) {
 	name, rest, ok := strings.Cut(s, "://")
 	if !ok {
-		return SchemeSMTPTLS, s, nil
+		return RelayURL{Scheme: SchemeSMTPTLS}, s, nil
 	}
 	name = strings.ToLower(name)
 	if d == DialectOpenSMTPD {
 		scheme, err := openSMTPDScheme(name)
-		return scheme, rest, err
+		return RelayURL{Scheme: scheme}, rest, err
 	}
-	switch scheme := Scheme(name); scheme {
-	case SchemeSMTPTLS, SchemeSMTP, SchemeTLS, SchemeSMTPS, SchemeSSL, SchemeBackup, SchemeLMTP:
-		return scheme, rest, nil
+	base, mx := strings.CutSuffix(name, mxSuffix)
+	switch u := (RelayURL{Scheme: Scheme(base), MX: mx}); u.Scheme {
+	case SchemeSMTPTLS, SchemeSMTP, SchemeTLS, SchemeSMTPS, SchemeSSL:
+		return u, rest, nil
+	case SchemeBackup, SchemeLMTP:
+		if mx {
+			return u, "", fmt.Errorf("%s goes by MX always or never: no %q after it", base, mxSuffix)
+		}
+		return u, rest, nil
 	}
 	if name == "smtp+notls" {
-		return "", "", errors.New(`"smtp+notls" is OpenSMTPD's name for plain text, which is "smtp" here; ` +
+		return RelayURL{}, "", errors.New(`"smtp+notls" is OpenSMTPD's name for plain text, which is "smtp" here; ` +
 			`begin the file with "dialect opensmtpd" to keep OpenSMTPD's meanings`)
 	}
-	return "", "", fmt.Errorf("unknown scheme %q; expected one of smtp+tls, smtp, tls, smtps, ssl, backup, lmtp", name)
+	return RelayURL{}, "", fmt.Errorf("unknown scheme %q; expected one of smtp+tls, smtp, tls, smtps, ssl, backup, lmtp", name)
 }
 
 // openSMTPDScheme translates the names of OpenSMTPD 6.4 and later.
@@ -158,6 +175,10 @@ func (u RelayURL) withDefaults() (RelayURL, error) {
 		return RelayURL{}, errors.New("lmtp needs a port or the path of a socket")
 	case u.Scheme == SchemeBackup && (u.Port != "" || u.Label != ""):
 		return RelayURL{}, errors.New("backup takes nothing but the name of a mail exchanger")
+	case u.MX && u.Label != "":
+		return RelayURL{}, errors.New("a login needs a host that is named, not one that DNS names: no label with " + mxSuffix)
+	case u.MX && isIP(u.Host):
+		return RelayURL{}, errors.New("an address has no MX")
 	case u.Port != "":
 		return u, nil
 	case u.Scheme == SchemeSMTPS:
@@ -166,6 +187,11 @@ func (u RelayURL) withDefaults() (RelayURL, error) {
 		u.Port = "25"
 	}
 	return u, nil
+}
+
+func isIP(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil
 }
 
 func checkLabel(label string) (string, error) {
@@ -260,8 +286,12 @@ func (u RelayURL) String() string {
 	if strings.Contains(host, ":") && !strings.HasPrefix(host, "/") {
 		host = "[" + host + "]"
 	}
-	s := string(u.Scheme) + "://" + label + host
-	if strings.HasPrefix(host, "/") || u.Scheme == SchemeBackup {
+	scheme := string(u.Scheme)
+	if u.MX {
+		scheme += mxSuffix
+	}
+	s := scheme + "://" + label + host
+	if strings.HasPrefix(host, "/") || u.Scheme == SchemeBackup || host == "" {
 		return s
 	}
 	return s + ":" + u.Port

@@ -11,21 +11,25 @@ func TestParseRelayURL(t *testing.T) {
 		in   string
 		want RelayURL
 	}{
-		{"mx.example.org", RelayURL{SchemeSMTPTLS, "", "mx.example.org", "25"}},
-		{"MX.Example.ORG.:026", RelayURL{SchemeSMTPTLS, "", "mx.example.org", "26"}},
-		{"smtp://a.example", RelayURL{SchemeSMTP, "", "a.example", "25"}},
-		{"SMTP+TLS://a.example", RelayURL{SchemeSMTPTLS, "", "a.example", "25"}},
-		{"tls://l@a.example:587", RelayURL{SchemeTLS, "l", "a.example", "587"}},
-		{"tls://me@home.example@a.example", RelayURL{SchemeTLS, "me@home.example", "a.example", "25"}},
-		{"smtps://l@[2001:DB8::1]", RelayURL{SchemeSMTPS, "l", "2001:db8::1", "465"}},
-		{"ssl://[IPv6:::1]:2525", RelayURL{SchemeSSL, "", "::1", "2525"}},
-		{"ssl://[127.0.0.1]", RelayURL{SchemeSSL, "", "127.0.0.1", "25"}},
-		{"smtp://[fe80::1%eth0]:25", RelayURL{SchemeSMTP, "", "fe80::1%eth0", "25"}},
-		{"smtp://bücher.example", RelayURL{SchemeSMTP, "", "xn--bcher-kva.example", "25"}},
-		{"backup://mx2.example.org", RelayURL{SchemeBackup, "", "mx2.example.org", "25"}},
-		{"lmtp://127.0.0.1:24", RelayURL{SchemeLMTP, "", "127.0.0.1", "24"}},
-		{"lmtp:///run/lmtp@2.sock", RelayURL{SchemeLMTP, "", "/run/lmtp@2.sock", "0"}},
-		{"lmtp://l@/run/lmtp", RelayURL{SchemeLMTP, "l", "/run/lmtp", "0"}},
+		{"mx.example.org", RelayURL{SchemeSMTPTLS, "", "mx.example.org", "25", false}},
+		{"MX.Example.ORG.:026", RelayURL{SchemeSMTPTLS, "", "mx.example.org", "26", false}},
+		{"smtp://a.example", RelayURL{SchemeSMTP, "", "a.example", "25", false}},
+		{"SMTP+TLS://a.example", RelayURL{SchemeSMTPTLS, "", "a.example", "25", false}},
+		{"tls://l@a.example:587", RelayURL{SchemeTLS, "l", "a.example", "587", false}},
+		{"tls://me@home.example@a.example", RelayURL{SchemeTLS, "me@home.example", "a.example", "25", false}},
+		{"smtps://l@[2001:DB8::1]", RelayURL{SchemeSMTPS, "l", "2001:db8::1", "465", false}},
+		{"ssl://[IPv6:::1]:2525", RelayURL{SchemeSSL, "", "::1", "2525", false}},
+		{"ssl://[127.0.0.1]", RelayURL{SchemeSSL, "", "127.0.0.1", "25", false}},
+		{"smtp://[fe80::1%eth0]:25", RelayURL{SchemeSMTP, "", "fe80::1%eth0", "25", false}},
+		{"smtp://bücher.example", RelayURL{SchemeSMTP, "", "xn--bcher-kva.example", "25", false}},
+		{"backup://mx2.example.org", RelayURL{SchemeBackup, "", "mx2.example.org", "25", false}},
+		{"lmtp://127.0.0.1:24", RelayURL{SchemeLMTP, "", "127.0.0.1", "24", false}},
+		{"lmtp:///run/lmtp@2.sock", RelayURL{SchemeLMTP, "", "/run/lmtp@2.sock", "0", false}},
+		{"lmtp://l@/run/lmtp", RelayURL{SchemeLMTP, "l", "/run/lmtp", "0", false}},
+		{"SMTP+TLS+MX://Provider.example", RelayURL{SchemeSMTPTLS, "", "provider.example", "25", true}},
+		{"smtp+mx://provider.example:2525", RelayURL{SchemeSMTP, "", "provider.example", "2525", true}},
+		{"tls+mx://", RelayURL{SchemeTLS, "", "", "25", true}},
+		{"smtps+mx://", RelayURL{SchemeSMTPS, "", "", "465", true}},
 	}
 	for _, tt := range tests {
 		got, err := ParseRelayURL(tt.in)
@@ -58,6 +62,13 @@ func TestParseRelayURLErrors(t *testing.T) {
 		{"smtp://a\r\nb", "host name"},
 		{"backup://a:25", "nothing but the name"},
 		{"backup://l@a", "nothing but the name"},
+		{"backup+mx://a", "always or never"},
+		{"lmtp+mx://a:24", "always or never"},
+		{"tls+mx://l@a", "a login needs a host that is named"},
+		{"tls+mx://[::1]", "has no MX"},
+		{"tls+mx://:25", "no host name"},
+		{"+mx://a", "unknown scheme"},
+		{"tls+mx+mx://a", "unknown scheme"},
 		{strings.Repeat("a", maxRelayURL+1), "longer than"},
 	}
 	for _, tt := range tests {
@@ -86,7 +97,7 @@ func TestParseRelayURLOpenSMTPD(t *testing.T) {
 }
 
 func FuzzParseRelayURL(f *testing.F) {
-	for _, s := range []string{"tls://l@a.example:587", "lmtp://l@/run/x", "smtps://[::1]", "backup://a", "a@b@c:1", "smtp://[fe80::1%e]"} {
+	for _, s := range []string{"tls://l@a.example:587", "lmtp://l@/run/x", "smtps://[::1]", "backup://a", "a@b@c:1", "smtp://[fe80::1%e]", "tls+mx://", "ssl+mx://a:1"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
@@ -94,7 +105,7 @@ func FuzzParseRelayURL(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if u.Host == "" || u.Port == "" || hasControl(u.String()) {
+		if u.Host == "" && !u.MX || u.Port == "" || hasControl(u.String()) {
 			t.Fatalf("%q gives %+v", s, u)
 		}
 		again, err := ParseRelayURL(u.String())

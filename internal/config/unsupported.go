@@ -37,11 +37,10 @@ func listenerGaps() []gap[Listener] {
 	}
 }
 
-func actionGaps(c *Config) []gap[Action] {
+func actionGaps() []gap[Action] {
 	return []gap[Action]{
 		{"forward-only (.forward files)", func(a *Action) bool { return a.Method == MethodForwardOnly }},
 		{"mda wrappers", func(a *Action) bool { return a.Wrapper != "" }},
-		{"backup MX", func(a *Action) bool { return a.Backup || c.namesBackup(a) }},
 		{"tls-policy", func(a *Action) bool { return a.TLSPolicy != "" }},
 		{"insecure-auth", func(a *Action) bool { return a.InsecureAuth }},
 		{"ciphers and protocols", func(a *Action) bool { return a.Ciphers != "" || a.Protocols != "" }},
@@ -91,7 +90,7 @@ func unsupported(c *Config) []Unsupported {
 	all = append(all, find(c.Tables, tableGaps(), func(t *Table) Pos { return t.Pos })...)
 	all = append(all, find(c.PKIs, pkiGaps(), func(k *PKI) Pos { return k.Pos })...)
 	all = append(all, find(c.Listeners, listenerGaps(), func(l *Listener) Pos { return l.Pos })...)
-	all = append(all, find(c.Actions, actionGaps(c), func(a *Action) Pos { return a.Pos })...)
+	all = append(all, find(c.Actions, actionGaps(), func(a *Action) Pos { return a.Pos })...)
 	all = append(all, find(c.Filters, filterGaps(), func(f *Filter) Pos { return f.Pos })...)
 	all = append(all, find(c.Procs, procGaps(), func(r *Proc) Pos { return r.Pos })...)
 	all = append(all, find(c.Wrappers, wrapperGaps(), func(w *Wrapper) Pos { return w.Pos })...)
@@ -126,26 +125,4 @@ func (c *Config) whereGap(what string) Pos {
 		}
 	}
 	return c.Queue.Pos
-}
-
-// namesBackup reports whether an inline table of a relay action holds a backup URL.
-func (c *Config) namesBackup(a *Action) bool {
-	for _, t := range c.Tables {
-		ref := TableRef(t.Name)
-		if ref != a.Host && ref != a.Domain && ref != a.Sender {
-			continue
-		}
-		answers := slices.Clone(t.List)
-		for _, kv := range t.Map {
-			answers = append(answers, kv.Value)
-		}
-		for _, s := range answers {
-			// Those that are wrong were refused before.
-			urls, _ := c.Dialect.parseRelayURLs(s)
-			if slices.ContainsFunc(urls, func(u RelayURL) bool { return u.Scheme == SchemeBackup }) {
-				return true
-			}
-		}
-	}
-	return false
 }

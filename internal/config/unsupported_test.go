@@ -11,7 +11,7 @@ func whats() []string {
 	all = append(all, phrases(tableGaps())...)
 	all = append(all, phrases(pkiGaps())...)
 	all = append(all, phrases(listenerGaps())...)
-	all = append(all, phrases(actionGaps(&Config{}))...)
+	all = append(all, phrases(actionGaps())...)
 	all = append(all, phrases(filterGaps())...)
 	all = append(all, phrases(procGaps())...)
 	all = append(all, phrases(wrapperGaps())...)
@@ -41,9 +41,6 @@ func TestUnsupported(t *testing.T) {
 		{"listen on lo protocols X", "ciphers and protocols", 1},
 		{`action a forward-only`, "forward-only (.forward files)", 1},
 		{"mda wrapper w x", "mda wrappers", 1},
-		{`action a relay backup`, "backup MX", 1},
-		{`action a relay host backup://mx`, "backup MX", 1},
-		{certs + `action a relay sender { x = "tls://a, backup://b" }`, "backup MX", 3},
 		{certs + "action a relay tls-policy <t>", "tls-policy", 3},
 		{certs + "action a relay host <t> auth <t> insecure-auth", "insecure-auth", 3},
 		{"action a relay ciphers X", "ciphers and protocols", 1},
