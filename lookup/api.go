@@ -230,6 +230,7 @@ type RouteRequest struct {
 	Domain    string // destination domain, A-labels
 	Sender    string
 	Recipient string
+	Original  string // recipient as given in RCPT, before aliases; may be empty
 }
 
 // Route tells mta how to deliver.
@@ -243,7 +244,7 @@ type Route struct {
 	TLS      bool   // `relay tls`: the channel is encrypted or the mail deferred
 	NoVerify bool   // `tls no-verify`
 	Present  bool   // a client certificate is configured
-	MailFrom string // replaces the reverse-path when not empty
+	MailFrom string // replaces the reverse-path when not empty: `mail-from`, or by SRS
 	BackupMX string // act as this backup MX; empty: not a backup
 }
 

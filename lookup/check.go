@@ -90,10 +90,13 @@ func (c *checking) tables(ctx context.Context) {
 	}
 }
 
-// custody reports files that open private keys and cannot be used.
+// custody reports files of secrets that cannot be used.
 func (c *checking) custody() {
 	for _, f := range c.s.custody.vault.faults() {
 		c.add(Problem{Pos: c.s.cfg.Where["custody "+f.word], Cause: "custody " + f.word + ": " + f.fault.Error()})
+	}
+	if fault := c.s.srs.check(); fault != nil {
+		c.add(Problem{Pos: c.s.cfg.Where["srs"], Cause: "srs key: " + fault.Error()})
 	}
 }
 

@@ -46,6 +46,7 @@ type node struct {
 	depth  int
 	same   bool // a user whose alias is himself: delivered, not looked up again
 	born   bool // the user is the local part of addr, not an alias's word
+	back   bool // an address that SRS led back to
 }
 
 // run expands addr. A refusal anywhere refuses the whole recipient, so that no
@@ -117,6 +118,13 @@ func (n node) cause(what string) string {
 
 // expandAddress takes an address through the ruleset.
 func (x *expansion) expandAddress(ctx context.Context, n node) error {
+	orig, badSRS := x.s.srs.reverse(n.addr, x.sender)
+	switch {
+	case errors.Is(badSRS, errNoKey):
+		return badSRS
+	case badSRS == nil && orig != (address.Address{}):
+		return x.step(ctx, node{addr: orig, depth: n.depth + 1, back: true})
+	}
 	internal := x.internal || n.depth > 0
 	res, err := x.s.match(ctx, &subject{session: x.session, tag: x.tag, internal: internal, sender: x.sender, rcpt: n.addr})
 	if err != nil {
@@ -126,7 +134,7 @@ func (x *expansion) expandAddress(ctx context.Context, n node) error {
 		x.rule = res.rule.pos
 	}
 	switch {
-	case res.rule == nil && x.internal && n.depth == 0:
+	case res.rule == nil && x.internal && (n.depth == 0 || n.back):
 		return x.add(Target{Relay: true, Address: n.addr.String()})
 	case res.rule == nil:
 		return x.noRule(n, internal, res.known)
@@ -136,6 +144,9 @@ func (x *expansion) expandAddress(ctx context.Context, n node) error {
 	a := res.rule.action
 	if a.Method == config.MethodRelay {
 		return x.add(Target{Action: a.Name, Relay: true, Address: n.addr.String()})
+	}
+	if badSRS != nil {
+		return &refusal{code: 550, enhanced: "5.1.1", suffix: ": " + badSRS.Error(), cause: n.cause("bad SRS address")}
 	}
 	n.action = a
 	if a.virtual != nil {

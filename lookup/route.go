@@ -19,7 +19,7 @@ import (
 // `sender` table for the reverse-path, its @domain, or "*". Without any, the
 // destination's MXs apply. (OpenSMTPD defers when `domain` has no row.)
 func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
-	if len(r.Domain) > maxName || len(r.Sender) > maxAddress {
+	if len(r.Domain) > maxName || len(r.Sender) > maxAddress || len(r.Original) > maxAddress {
 		return Route{}, errors.New("route: name too long")
 	}
 	if r.Action == "" {
@@ -47,6 +47,11 @@ func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
 		func(ctx context.Context) ([]RelayURL, error) { return s.routeHosts(ctx, a, r) })
 	if err != nil {
 		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
+	}
+	if a.SRS && route.MailFrom == "" {
+		if route.MailFrom, err = s.srs.forward(&r); err != nil {
+			return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
+		}
 	}
 	if err := s.routeSource(ctx, a, &route); err != nil {
 		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)

@@ -63,6 +63,7 @@ type Service struct {
 	certs   *certStore
 	anchors *anchors
 	auth    *authenticator
+	srs     *senders
 }
 
 var _ Client = (*Service)(nil)
@@ -86,6 +87,7 @@ func New(ctx context.Context, o Options) (*Service, error) {
 	s.defaults(o)
 	s.certs = newCertStore(s.log, s.clock)
 	s.custody = newCustody(newVault(s.cfg.Custody, s.certs.files, s.log))
+	s.srs = newSenders(s)
 	var err error
 	if s.anchors, err = newAnchors(o.Roots); err != nil {
 		s.log.Warn("system trust anchors cannot be loaded; only configured authorities are trusted", "error", err)

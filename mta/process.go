@@ -55,6 +55,7 @@ func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure
 	first := job.Envelopes[0]
 	route, err := m.lookup.Route(ctx, lookup.RouteRequest{
 		Action: first.Action, Domain: job.Domain, Sender: job.Message.Sender, Recipient: first.Address,
+		Original: first.Recipient,
 	})
 	if err != nil {
 		return nil, deferred("4.3.0", "cannot look up the route: "+err.Error())

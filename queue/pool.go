@@ -1,5 +1,7 @@
 package queue
 
+import "tabard/internal/address"
+
 // maxJobEnvelopes bounds the recipients that travel together (RFC 5321 section
 // 4.5.3.1.8: every server takes 100).
 const maxJobEnvelopes = 100
@@ -108,7 +110,7 @@ func (a *active) job(d *destination) []*item {
 	var job []*item
 	for len(d.ready) > 0 && len(job) < maxJobEnvelopes {
 		it := d.ready[0]
-		if len(job) > 0 && (it.msg.ID != job[0].msg.ID || !it.env.Relay) {
+		if len(job) > 0 && (it.msg.ID != job[0].msg.ID || !it.env.Relay || it.forwardedFrom() != job[0].forwardedFrom()) {
 			break
 		}
 		d.ready[0] = nil
@@ -130,6 +132,16 @@ func (a *active) job(d *destination) []*item {
 	d.leased++
 	a.leased += len(job)
 	return job
+}
+
+// forwardedFrom is the domain that an envelope was forwarded from, empty if it was
+// not: its reverse-path may be rewritten to that (SRS), and a job has one.
+func (it *item) forwardedFrom() string {
+	if it.env.Recipient == it.env.Address {
+		return ""
+	}
+	_, domain := address.Split(it.env.Recipient)
+	return domain
 }
 
 // weight is about what a job takes on the wire.

@@ -96,7 +96,7 @@ func TestDialogues(t *testing.T) {
 		{"bad senders", []turn{
 			hello, {"MAIL FROM:<a>", "501"}, {"MAIL FROM:<;cmd;>", "501"}, {"MAIL FROM:<a b@c.d>", "501"}, {"MAIL FROM:<a@b..c>", "553 5.1.7"},
 			{"MAIL FROM:<a@-b.c>", "553"}, {"MAIL FROM:<a@b", "501"}, {"MAIL TO:<a@b.c>", "501"}, {"MAIL", "501"},
-			{"MAIL FROM:<" + strings.Repeat("x", 65) + "@b.c>", "553"}, {"MAIL FROM:<a@[1.2.3]>", "553"}, mail,
+			{"MAIL FROM:<" + strings.Repeat("x", 241) + "@b.c>", "553"}, {"MAIL FROM:<" + strings.Repeat("x", 240) + "@b.c>", "250"}, {"RSET", "250"}, {"MAIL FROM:<a@[1.2.3]>", "553"}, mail,
 		}},
 		{"bad recipients", []turn{
 			hello, mail, {"RCPT TO:<>", "501"}, {"RCPT TO:<a>", "501"}, {"RCPT TO:<a@b_;c>", "553 5.1.3"}, {"RCPT TO:<\"a\x01\"@b.c>", "500 5.5.2"},

@@ -13,9 +13,11 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// Lengths of RFC 5321 section 4.5.3.1, in octets.
+// Longest parts of an address, in octets. RFC 5321 section 4.5.3.1 asks for 64 of a
+// local part and to do without a limit where possible: rewritten senders (SRS) and
+// those of mailing lists that name their recipient are longer.
 const (
-	MaxLocal  = 64
+	MaxLocal  = 240
 	MaxDomain = 255
 )
 

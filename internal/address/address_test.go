@@ -33,7 +33,7 @@ func TestParseRefuses(t *testing.T) {
 	for _, in := range []string{
 		"", "a", "@b", "a@", "a b@c", "a..b@c", ".a@c", "a.@c", `"a@c`, `"a"b@c`, "a@-b.c", "a@b-.c", "a@b..c",
 		"a@[300.1.1.1]", "a@[1.2.3.4", "a@b c", "a@b;c", "a\r\n@b", "\"a\nb\"@c", "a@b\x00", "\xff@b.c",
-		strings.Repeat("x", 65) + "@c", "a@" + strings.Repeat("x", 64), "a@" + strings.Repeat("x.", 128) + "x",
+		strings.Repeat("x", 241) + "@c", "a@" + strings.Repeat("x", 64), "a@" + strings.Repeat("x.", 128) + "x",
 	} {
 		if a, err := Parse(in); !errors.Is(err, ErrSyntax) {
 			t.Errorf("Parse(%q) = %+v, %v; want a syntax error", in, a, err)

@@ -378,10 +378,11 @@ type SMTP struct {
 	NormalizeBareNewline bool
 }
 
-// SRS holds the `srs` directives.
+// SRS holds the `srs` directives. A key is the secret itself, or "file:/path" of a
+// file with a secret on each line.
 type SRS struct {
 	Key, Backup string
-	TTL         time.Duration
+	TTL         time.Duration // of a rewritten address; whole days count
 }
 
 // MTA holds the `mta` directives.

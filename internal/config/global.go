@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"tabard/internal/address"
+	"tabard/internal/srs"
 )
 
 // once notes where a global directive stands, which may be given one time only.
@@ -226,11 +227,31 @@ func (p *parser) srs(pos Pos) *Error {
 	}
 	switch {
 	case word == "ttl":
-		// The stamp in a rewritten address counts days.
-		p.cfg.SRS.TTL, err = p.delay(day)
-		return err
+		return p.srsTTL()
 	case p.accept("backup"):
-		return p.into(&p.cfg.SRS.Backup, "secret")
+		return p.srsKey(&p.cfg.SRS.Backup)
 	}
-	return p.into(&p.cfg.SRS.Key, "secret")
+	return p.srsKey(&p.cfg.SRS.Key)
+}
+
+// srsTTL reads how long rewritten addresses hold. Their stamp counts days, and
+// begins anew after some.
+func (p *parser) srsTTL() (err *Error) {
+	at := p.tok.pos
+	if p.cfg.SRS.TTL, err = p.delay(day); err == nil && p.cfg.SRS.TTL > srs.MaxTTL {
+		return errorAt(at, "rewritten addresses cannot hold for more than %d days", srs.MaxTTL/day)
+	}
+	return err
+}
+
+// srsKey reads a secret, or file:/path.
+func (p *parser) srsKey(to *string) *Error {
+	at := p.tok.pos
+	if err := p.into(to, "secret, or file:/path"); err != nil {
+		return err
+	}
+	if path, isFile := strings.CutPrefix(*to, "file:"); isFile && !strings.HasPrefix(path, "/") {
+		return errorAt(at, "%q; expected an absolute path: file:/path", *to)
+	}
+	return nil
 }

@@ -36,6 +36,7 @@ func TestGlobals(t *testing.T) {
 		{"srs key k2", func(c *Config) { c.SRS.Key = "k2" }},
 		{"srs key backup old", func(c *Config) { c.SRS.Backup = "old" }},
 		{"srs ttl 5d", func(c *Config) { c.SRS.TTL = 5 * day }},
+		{"srs key file:/etc/tabard/srs.key", func(c *Config) { c.SRS.Key = "file:/etc/tabard/srs.key" }},
 		{"mta max-deferred 7", func(c *Config) { c.MTA.MaxDeferred = 7 }},
 		{"mta limit inet4 task-hiwat 9", func(c *Config) { c.MTA.Limits = []MTALimit{{Key: "inet4"}, {Key: "task-hiwat", Value: 9}} }},
 		{"mta limit for domain d.example session-keepalive 1", func(c *Config) {

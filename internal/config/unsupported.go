@@ -45,7 +45,6 @@ func actionGaps() []gap[Action] {
 		{"insecure-auth", func(a *Action) bool { return a.InsecureAuth }},
 		{"ciphers and protocols", func(a *Action) bool { return a.Ciphers != "" || a.Protocols != "" }},
 		{"filters", func(a *Action) bool { return len(a.Filters) > 0 }},
-		{"srs", func(a *Action) bool { return a.SRS }},
 	}
 }
 
@@ -65,7 +64,6 @@ func globalGaps() []gap[Config] {
 		{"queue compression", given("queue compression")},
 		{"queue encryption", given("queue encryption")},
 		{"smtp ciphers", given("smtp ciphers")},
-		{"srs", given("srs")},
 		{"mta limit", given("mta limit")},
 		{"mta max-deferred", given("mta max-deferred")},
 		{"mda limit", given("mda limit")},

@@ -46,7 +46,6 @@ func TestUnsupported(t *testing.T) {
 		{"action a relay ciphers X", "ciphers and protocols", 1},
 		{"proc p x", "filters", 1},
 		{"filter f proc-exec x", "filters", 1},
-		{"srs key x", "srs", 1},
 		{"admd x", "admd", 1},
 		{"table t sqlite:/t\nlog sql <t>", "log sql", 2},
 		{"metrics 127.0.0.1:1", "metrics", 1},
