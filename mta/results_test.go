@@ -3,11 +3,9 @@ package mta
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"tabard/lookup"
 	"tabard/queue"
@@ -29,83 +27,6 @@ func impatient(c *Config) {
 
 // hang waits for us to give up.
 func hang(c *peerConn) { _, _ = io.Copy(io.Discard, c.in) }
-
-// misdeeds are what a server may do instead of answering.
-func misdeeds() map[string]action {
-	return map[string]action{
-		"421":          say("421 4.3.2 going down"),
-		"450":          say("450 4.2.1 later"),
-		"550":          say("550-5.7.1 no,\r\n550 5.7.1 never"),
-		"cut":          cut,
-		"wrong code":   say("334 what?"),
-		"nonsense":     say("999 high"),
-		"no code":      say("hello there"),
-		"10,000 lines": say(lines(250, 10000)),
-		"long line":    say("250 " + strings.Repeat("x", 5000)),
-		"two codes":    say("250-yes\r\n550 no"),
-		"short last":   say("553-\r\n55"),
-		"binary": func(c *peerConn, _ string) (string, bool) {
-			return string([]byte{0xff, 0, 0x80, '\n', 0xfe}), true
-		},
-		"echo": func(_ *peerConn, line string) (string, bool) { return line, true },
-		"half a reply": func(c *peerConn, _ string) (string, bool) {
-			_, _ = io.WriteString(c.Conn, "250-half")
-			return "", false
-		},
-		"silence": func(c *peerConn, _ string) (string, bool) { hang(c); return "", false },
-		"drip": func(c *peerConn, _ string) (string, bool) {
-			for range 3 {
-				_, _ = io.WriteString(c.Conn, "250-x\r\n")
-			}
-			hang(c)
-			return "", false
-		},
-	}
-}
-
-// Whatever a server does, at every step, the message is neither lost nor
-// bounced without a clear no, and the text that comes back is harmless.
-func TestMisdeeds(t *testing.T) {
-	steps := []string{"", "EHLO", "MAIL", "RCPT", "DATA", "."}
-	for _, step := range slices.Concat(steps, []string{"pipelined MAIL", "pipelined RCPT", "pipelined DATA", "chunked ."}) {
-		for name, do := range misdeeds() {
-			t.Run(step+"/"+name, func(t *testing.T) {
-				t.Parallel()
-				w, p := relayWorld(t, impatient)
-				how, step, ok := strings.Cut(step, " ")
-				switch {
-				case !ok:
-					step = how
-				case how == "chunked":
-					p.ehlo = append(p.ehlo, "CHUNKING")
-					fallthrough
-				default:
-					p.ehlo = append(p.ehlo, "PIPELINING")
-				}
-				p.on(step, do)
-				res := w.start().one("x@example.org")
-				want := queue.Deferred
-				switch {
-				case step == "EHLO" && name == "550":
-					want = queue.Delivered // by HELO
-				case step != "" && name == "550":
-					want = queue.Failed
-				}
-				if res.Outcome != want {
-					t.Errorf("%s, want %s: %s", resultWord(res.Outcome), resultWord(want), stat(res))
-				}
-				for line := range strings.SplitSeq(strings.TrimSpace(w.log.String()), "\n") {
-					if !strings.HasPrefix(line, "time=") {
-						t.Errorf("forged log line %q", line)
-					}
-				}
-				if strings.ContainsAny(res.Text, "\x00\r") || !utf8.ValidString(res.Text) {
-					t.Errorf("text %q", res.Text)
-				}
-			})
-		}
-	}
-}
 
 func TestReplyKept(t *testing.T) {
 	w, p := relayWorld(t)

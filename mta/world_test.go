@@ -221,17 +221,18 @@ func (b *logBuffer) String() string {
 // memQueue is a queue.Worker in memory. Results for an envelope are kept until
 // awaited.
 type memQueue struct {
-	mu      sync.Mutex
-	ids     int
-	jobs    []queue.Job
-	wake    chan struct{}
-	results map[queue.EnvelopeID]chan queue.Result
-	bodies  map[queue.MessageID][]byte
-	chunk   int   // at most so many bytes per Body
-	bodyErr error // answer of Body
-	doneErr int   // so many calls of Done fail
-	most    int   // largest number of jobs out at once
-	out     int
+	mu       sync.Mutex
+	ids      int
+	jobs     []queue.Job
+	wake     chan struct{}
+	results  map[queue.EnvelopeID]chan queue.Result
+	bodies   map[queue.MessageID][]byte
+	chunk    int           // at most so many bytes per Body
+	bodyErr  error         // answer of Body
+	doneErr  int           // so many calls of Done fail
+	patience time.Duration // of await; default 60 s
+	most     int           // largest number of jobs out at once
+	out      int
 }
 
 func newMemQueue() *memQueue {
@@ -282,7 +283,7 @@ func (q *memQueue) await(t testing.TB, id queue.EnvelopeID) queue.Result {
 	select {
 	case r := <-c:
 		return r
-	case <-time.After(60 * time.Second):
+	case <-time.After(or(q.patience, 60*time.Second)):
 		t.Fatalf("no result for %s", id)
 		return queue.Result{}
 	}

@@ -112,6 +112,9 @@ func ToASCII(domain string) (string, error) {
 	if ASCII(domain) {
 		return strings.ToLower(domain), nil
 	}
+	if strings.ContainsRune(domain, utf8.RuneError) { // idna makes an A-label of what is no UTF-8
+		return "", fmt.Errorf("%w: domain %q is not UTF-8", ErrSyntax, domain)
+	}
 	a, err := idna.Lookup.ToASCII(domain)
 	if err != nil {
 		return "", fmt.Errorf("%w: domain %q: %v", ErrSyntax, domain, err)

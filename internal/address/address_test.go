@@ -61,6 +61,11 @@ func TestToASCII(t *testing.T) {
 			t.Errorf("ToASCII(%q) = %q, %v", in, got, err)
 		}
 	}
+	for _, in := range []string{"\xff\xfe", "b\xfccher.example", "\ufffd.example"} {
+		if got, err := ToASCII(in); !errors.Is(err, ErrSyntax) {
+			t.Errorf("ToASCII(%q) = %q, %v", in, got, err)
+		}
+	}
 }
 
 func TestOneLine(t *testing.T) {
