@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/fsnotify/fsnotify"
@@ -64,11 +65,13 @@ type watch struct {
 	t      *Table
 	events *fsnotify.Watcher // nil channels when there are no events
 	dirs   []string
+	files  []string // names of the database; its log's begins with them
 	poll   time.Duration
 	looks
 
 	h       *handle
 	conn    *sql.Conn
+	ask     *sql.Stmt // versionSQL on conn
 	version int64
 }
 
@@ -94,19 +97,35 @@ func (w *watch) wait(ctx context.Context) error {
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	select {
-	case <-w.events.Events:
-		w.event(time.Now())
-	case <-w.events.Errors: // lost events: the same as one
-		w.event(time.Now())
-	case <-timer.C:
-		w.looked(time.Now())
-	case <-w.t.pool.done:
-		return os.ErrClosed
-	case <-ctx.Done():
-		return ctx.Err()
+	for {
+		select {
+		case ev := <-w.events.Events:
+			if !w.ours(ev) {
+				continue
+			}
+			w.event(time.Now())
+		case <-w.events.Errors: // lost events: the same as one
+			w.event(time.Now())
+		case <-timer.C:
+			w.looked(time.Now())
+		case <-w.t.pool.done:
+			return os.ErrClosed
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		return nil
 	}
-	return nil
+}
+
+// ours reports whether an event may come from a commit or a replacement. What is
+// written to other files of the directory does not: a queue beside the tables is
+// written to all the time. What appears or goes may be a link on the way to ours.
+func (w *watch) ours(ev fsnotify.Event) bool {
+	if ev.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 {
+		return true
+	}
+	name := filepath.Base(ev.Name)
+	return slices.ContainsFunc(w.files, func(file string) bool { return strings.HasPrefix(name, file) })
 }
 
 // look reports whether somebody committed, or put another file in place, since
@@ -138,18 +157,25 @@ func (w *watch) change(ctx context.Context, h *handle) error {
 	if w.conn, err = h.db.Conn(ctx); err != nil {
 		return fmt.Errorf("watch: %w", err)
 	}
+	if w.ask, err = w.conn.PrepareContext(ctx, versionSQL); err != nil {
+		return fmt.Errorf("watch: %w", err)
+	}
 	w.version, err = w.read(ctx)
 	return err
 }
 
 func (w *watch) read(ctx context.Context) (version int64, err error) {
-	if err = w.conn.QueryRowContext(ctx, versionSQL).Scan(&version); err != nil {
+	if err = w.ask.QueryRowContext(ctx).Scan(&version); err != nil {
 		return 0, fmt.Errorf("watch: %w", err)
 	}
 	return version, nil
 }
 
 func (w *watch) letGo() {
+	if w.ask != nil {
+		_ = w.ask.Close()
+		w.ask = nil
+	}
 	if w.conn != nil {
 		_ = w.conn.Close() // it only reads
 		w.conn = nil
@@ -167,8 +193,12 @@ func (w *watch) watchDirs() {
 		return
 	}
 	dirs := []string{filepath.Dir(w.t.pool.path)}
-	if real, err := filepath.EvalSymlinks(w.t.pool.path); err == nil && filepath.Dir(real) != dirs[0] {
-		dirs = append(dirs, filepath.Dir(real))
+	w.files = []string{filepath.Base(w.t.pool.path)}
+	if real, err := filepath.EvalSymlinks(w.t.pool.path); err == nil {
+		w.files = append(w.files, filepath.Base(real))
+		if filepath.Dir(real) != dirs[0] {
+			dirs = append(dirs, filepath.Dir(real))
+		}
 	}
 	for _, d := range w.dirs {
 		if !slices.Contains(dirs, d) {

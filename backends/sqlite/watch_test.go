@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fsnotify/fsnotify"
+
 	"tabard/internal/config"
 	"tabard/table"
 )
@@ -116,6 +118,31 @@ func TestWatchTellsAnotherFile(t *testing.T) {
 }
 
 // A watch that cannot see the database ends with an error, and can begin again.
+// A queue beside the tables is written to all the time; that is no reason to look.
+func TestWatchIgnoresOtherFiles(t *testing.T) {
+	w := watch{files: []string{"mail.db", "real.db"}}
+	for _, c := range []struct {
+		name string
+		op   fsnotify.Op
+		want bool
+	}{
+		{"/d/mail.db", fsnotify.Write, true},
+		{"/d/mail.db-wal", fsnotify.Write, true},
+		{"/d/mail.db-journal", fsnotify.Create | fsnotify.Write, true},
+		{"/e/real.db-wal", fsnotify.Write, true},
+		{"/e/real.db", fsnotify.Chmod, true},
+		{"/d/queue.db-wal", fsnotify.Write, false},
+		{"/d/queue.db", fsnotify.Chmod, false},
+		{"/d/..data", fsnotify.Rename, true},
+		{"/d/..data", fsnotify.Create, true},
+		{"/d/queue.db", fsnotify.Remove, true},
+	} {
+		if got := w.ours(fsnotify.Event{Name: c.name, Op: c.op}); got != c.want {
+			t.Errorf("%v %s: %t, want %t", c.op, c.name, got, c.want)
+		}
+	}
+}
+
 func TestWatchOfMissingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mail.db")
 	b, changes, ended := follow(t, path)
