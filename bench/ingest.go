@@ -104,7 +104,8 @@ func (s *settings) relay(ctx context.Context) error {
 	})
 }
 
-// handshake measures full TLS handshakes by STARTTLS.
+// handshake measures TLS handshakes by STARTTLS: full ones, resumed ones where the
+// server lets them be, and full ones with a message.
 func (s *settings) handshake(ctx context.Context) error {
 	heading("handshakes")
 	return s.each(ctx, "", func(name string, t *target) error {
@@ -117,15 +118,28 @@ func (s *settings) handshake(ctx context.Context) error {
 		}
 		roots := x509.NewCertPool()
 		roots.AppendCertsFromPEM(pem)
-		for _, n := range s.sessions {
-			m, err := measure(ctx, name, "handshake", t.pid, load.Options{
-				Addr: t.addr, Sessions: n, PerConn: 1, Messages: s.messages, Handshakes: true,
-				StartTLS: &tls.Config{RootCAs: roots, ServerName: "bench.example"},
-			})
-			if err != nil {
-				return err
+		for _, shape := range s.shapes {
+			for _, n := range s.sessions {
+				o := load.Options{
+					Addr: t.addr, Sessions: n, PerConn: 1, Messages: s.messages, Handshakes: shape != "message",
+					StartTLS: &tls.Config{RootCAs: roots, ServerName: "bench.example"},
+					Size:     s.size, From: "load@client.example", To: "user@bench.example",
+				}
+				if s.classic {
+					o.StartTLS.CurvePreferences = []tls.CurveID{tls.X25519}
+				}
+				if shape == "resumed" {
+					o.StartTLS.ClientSessionCache = tls.NewLRUClientSessionCache(0)
+				}
+				m, err := measure(ctx, name, shape, t.pid, o)
+				if err != nil {
+					return err
+				}
+				m.print()
+				if shape == "resumed" && m.res.Resumed < m.res.Acked*9/10 {
+					fmt.Printf("%-12s resumed only %d of %d sessions\n", name, m.res.Resumed, m.res.Acked)
+				}
 			}
-			m.print()
 		}
 		return nil
 	})

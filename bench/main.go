@@ -28,11 +28,13 @@ type settings struct {
 	size     int
 	shapes   []string
 	pprof    string
+	key      string // kind of the servers' keys
+	classic  bool   // key exchange by X25519 only
 }
 
 func main() {
-	if len(os.Args) == 5 && os.Args[1] == nullServer {
-		os.Exit(runNull(os.Args[2], os.Args[3], os.Args[4]))
+	if code, ok := hidden(os.Args[1:]); ok {
+		os.Exit(code)
 	}
 	if err := run(os.Args[1:]); err != nil {
 		_, _ = fmt.Fprintln(os.Stderr, "bench:", err)
@@ -71,9 +73,11 @@ func run(args []string) error {
 func parse(args []string) (*settings, error) {
 	fs := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	s := &settings{}
-	servers := fs.String("servers", "null,tabard,postfix", "which of null, tabard, postfix and opensmtpd, in order; several times the same is fine")
+	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), tabard, postfix and opensmtpd, in order; several times the same is fine")
 	sessions := fs.String("sessions", "1,10,50,200", "connections at once")
-	shapes := fs.String("shapes", "one,many", "one message per connection, many, or both")
+	shapes := fs.String("shapes", defaultShapes(args[0]), "ingest: one message per connection, many; handshake: full, resumed, message (full, with a message)")
+	fs.BoolVar(&s.classic, "classic", false, "clients offer no post-quantum key exchange, which OpenSSL 3.0 does not know")
+	fs.StringVar(&s.key, "key", "ecdsa", "kind of the servers' keys: ecdsa or rsa")
 	fs.StringVar(&s.dir, "dir", "", "directory for spools, on the file system to measure; default a temporary one")
 	fs.IntVar(&s.messages, "messages", 10000, "messages (or handshakes) per measurement")
 	fs.IntVar(&s.size, "size", 4096, "bytes per message")
@@ -92,6 +96,13 @@ func parse(args []string) (*settings, error) {
 	return s, nil
 }
 
+func defaultShapes(what string) string {
+	if what == "handshake" {
+		return "full"
+	}
+	return "one,many"
+}
+
 // measured is one line of the table.
 type measured struct {
 	server, shape string
@@ -105,12 +116,12 @@ func (m measured) print() {
 	if m.res.Acked > 0 {
 		per = m.cpu / time.Duration(m.res.Acked)
 	}
-	fmt.Printf("%-9s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms\n", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
+	fmt.Printf("%-12s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms\n", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
 		ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), ms(m.res.Percentile(100)))
 }
 
 func heading(unit string) {
-	fmt.Printf("%-9s %-10s %8s %12s %11s %9s %9s %12s\n", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
+	fmt.Printf("%-12s %-10s %8s %12s %11s %9s %9s %12s\n", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

@@ -11,8 +11,8 @@ import (
 // startOpenSMTPD starts Debian's OpenSMTPD. Without a destination it does not
 // deliver what it accepted, so that, as with the others, only acceptance is
 // measured. It is tuned: its limits are lifted where they are below the load.
-func startOpenSMTPD(ctx context.Context, dir, relayTo string) (*target, error) {
-	if err := ownCertificate(dir); err != nil {
+func (s *settings) startOpenSMTPD(ctx context.Context, dir, relayTo string) (*target, error) {
+	if err := s.ownCertificate(dir); err != nil {
 		return nil, err
 	}
 	opt := osmtpdtest.Options{

@@ -10,8 +10,8 @@ import (
 
 // startPostfix starts Debian's Postfix. Without a destination it puts accepted
 // mail on hold, so that, as with the others, only acceptance is measured.
-func startPostfix(ctx context.Context, dir, relayTo string) (*target, error) {
-	if err := ownCertificate(dir); err != nil {
+func (s *settings) startPostfix(ctx context.Context, dir, relayTo string) (*target, error) {
+	if err := s.ownCertificate(dir); err != nil {
 		return nil, err
 	}
 	opt := posttest.Options{

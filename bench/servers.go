@@ -41,19 +41,23 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 	}
 	switch name {
 	case "null":
-		return startNull(ctx, dir)
+		return s.startNull(ctx, nullServer, dir)
+	case "null-session":
+		return s.startNull(ctx, nullSession, dir)
+	case "null-remote":
+		return s.startNull(ctx, nullRemote, dir)
 	case "tabard":
 		return s.startTabard(ctx, dir, relayTo)
 	case "postfix":
-		return startPostfix(ctx, dir, relayTo)
+		return s.startPostfix(ctx, dir, relayTo)
 	case "opensmtpd":
-		return startOpenSMTPD(ctx, dir, relayTo)
+		return s.startOpenSMTPD(ctx, dir, relayTo)
 	}
-	return nil, fmt.Errorf("unknown server %q; want null, tabard, postfix or opensmtpd", name)
+	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, tabard, postfix or opensmtpd", name)
 }
 
-func startNull(ctx context.Context, dir string) (*target, error) {
-	if err := ownCertificate(dir); err != nil {
+func (s *settings) startNull(ctx context.Context, kind, dir string) (*target, error) {
+	if err := s.ownCertificate(dir); err != nil {
 		return nil, err
 	}
 	addr, err := freeAddr()
@@ -64,7 +68,7 @@ func startNull(ctx context.Context, dir string) (*target, error) {
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, exe, nullServer, addr, filepath.Join(dir, "chain.pem"), filepath.Join(dir, "key.pem"))
+	cmd := exec.CommandContext(ctx, exe, kind, dir, addr)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
@@ -80,13 +84,13 @@ func startNull(ctx context.Context, dir string) (*target, error) {
 
 // ownCertificate writes chain.pem, key.pem and ca.pem for a server that takes
 // them from files.
-func ownCertificate(dir string) error {
+func (s *settings) ownCertificate(dir string) error {
 	now := time.Now()
 	ca, err := selfca.New("bench", now.Add(-time.Hour))
 	if err != nil {
 		return err
 	}
-	chain, key, err := ca.Issue(selfca.Request{Names: []string{"bench.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)})
+	chain, key, err := ca.Issue(selfca.Request{Key: selfca.KeyType(s.key), Names: []string{"bench.example"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(24 * time.Hour)})
 	if err != nil {
 		return err
 	}
@@ -142,7 +146,7 @@ func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*targe
 	if err := os.WriteFile(filepath.Join(dir, "tabard.conf"), []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	for _, pre := range [][]string{{"migrate"}, {"cert", "add", "bench.example", "--self-signed", "--ca-out", filepath.Join(dir, "ca.pem")}} {
+	for _, pre := range [][]string{{"migrate"}, {"cert", "add", "bench.example", "--self-signed", "--type", s.key, "--ca-out", filepath.Join(dir, "ca.pem")}} {
 		if out, err := exec.CommandContext(ctx, bin, append(pre, "-c", filepath.Join(dir, "tabard.conf"))...).CombinedOutput(); err != nil {
 			return nil, fmt.Errorf("tabard %s: %w\n%s", strings.Join(pre, " "), err, out)
 		}

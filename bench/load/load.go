@@ -46,6 +46,7 @@ type Result struct {
 	Sent    int64 // final dots written
 	Acked   int64 // 250 replies to them
 	Errors  int64 // sessions that ended in an error
+	Resumed int64 // TLS handshakes that resumed a session
 	Took    time.Duration
 	latency []time.Duration
 }
@@ -64,11 +65,11 @@ func (r Result) Percentile(p float64) time.Duration {
 
 type runner struct {
 	Options
-	next, sent, acked, errs atomic.Int64
-	mu                      sync.Mutex
-	latency                 []time.Duration
-	first                   error
-	padding                 string
+	next, sent, acked, errs, resumed atomic.Int64
+	mu                               sync.Mutex
+	latency                          []time.Duration
+	first                            error
+	padding                          string
 }
 
 // Run sends until the messages are out or ctx ends. Without Retry, the first
@@ -92,7 +93,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 	}
 	wg.Wait()
 	slices.Sort(r.latency)
-	res := Result{Sent: r.sent.Load(), Acked: r.acked.Load(), Errors: r.errs.Load(), Took: time.Since(start), latency: r.latency}
+	res := Result{Sent: r.sent.Load(), Acked: r.acked.Load(), Errors: r.errs.Load(), Resumed: r.resumed.Load(), Took: time.Since(start), latency: r.latency}
 	return res, r.first
 }
 
@@ -188,6 +189,9 @@ func (r *runner) open(c *client) error {
 		tc := tls.Client(c.conn, r.StartTLS)
 		if err := tc.Handshake(); err != nil {
 			return fmt.Errorf("handshake: %w", err)
+		}
+		if tc.ConnectionState().DidResume {
+			r.resumed.Add(1)
 		}
 		c.conn, c.br = tc, bufio.NewReaderSize(tc, 4096)
 		if _, err := c.cmd("250", "EHLO load.example\r\n"); err != nil {
