@@ -85,9 +85,6 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 	if err != nil {
 		return c.stale(key, err, now)
 	}
-	if row, err = table.KeyFiles(row); err != nil {
-		return c.instead(key, err, now), nil
-	}
 	p := custody.open(row)
 	usable := p.usable(now)
 	if len(usable) > 0 {

@@ -13,7 +13,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+	"os"
 	"runtime"
+	"syscall"
 	"time"
 
 	"tabard/table"
@@ -69,6 +71,10 @@ func (v *vault) parseKeyPairs(row table.Row) ([]*keyPair, error) {
 }
 
 func (v *vault) openKeyPairs(row table.Row) ([]*keyPair, error) {
+	row, err := table.KeyFiles(row)
+	if err != nil {
+		return nil, err
+	}
 	parsed, err := table.ParseKeyPairs(row)
 	if err != nil {
 		return nil, err
@@ -149,7 +155,8 @@ func fingerprint(chain [][]byte) (sum [32]byte) {
 	return sum
 }
 
-// rowSum is a hash of a row's content, and of what it is to be opened with.
+// rowSum is a hash of a row's content, of what it is to be opened with, and of the
+// files it refers to, as they are now.
 func rowSum(row table.Row, stamp uint64) (sum [32]byte) {
 	h := sha256.New()
 	number := func(n uint64) {
@@ -161,7 +168,29 @@ func rowSum(row table.Row, stamp uint64) (sum [32]byte) {
 	for _, col := range row {
 		number(uint64(len(col)))
 		h.Write([]byte(col))
+		if path, ok := table.KeyFile(col); ok {
+			h.Write([]byte(fileStamp(path)))
+		}
 	}
 	h.Sum(sum[:0])
 	return sum
+}
+
+// fileStamp is another text when a file was replaced or written to, or can be read
+// no more, or again. It costs less than the reading.
+func fileStamp(path string) string {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close() // it was not written to
+	info, err := f.Stat()
+	if err != nil {
+		return err.Error()
+	}
+	inode := uint64(0)
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		inode = st.Ino
+	}
+	return fmt.Sprint(inode, info.Size(), info.ModTime().UnixNano())
 }

@@ -22,11 +22,10 @@ const fileRef = "file:"
 func KeyFiles(row Row) (Row, error) {
 	var out Row
 	for i, col := range row {
-		path, ok := strings.CutPrefix(strings.TrimSpace(col), fileRef)
+		path, ok := KeyFile(col)
 		if !ok {
 			continue
 		}
-		path = strings.TrimSpace(path)
 		if !filepath.IsAbs(path) || strings.ContainsAny(path, "\x00\r\n") {
 			return nil, fmt.Errorf("%w: file: wants an absolute path", ErrCert)
 		}
@@ -43,6 +42,13 @@ func KeyFiles(row Row) (Row, error) {
 		return row, nil
 	}
 	return out, nil
+}
+
+// KeyFile returns the path of the file that a column of a cert answer refers to, if
+// it does.
+func KeyFile(col string) (path string, ok bool) {
+	path, ok = strings.CutPrefix(strings.TrimSpace(col), fileRef)
+	return strings.TrimSpace(path), ok
 }
 
 // ReadPEMFile reads a regular file of at most 1 MiB.
