@@ -2,7 +2,6 @@ package table
 
 import (
 	"context"
-	"crypto/x509"
 	"fmt"
 	"net/netip"
 )
@@ -63,11 +62,10 @@ func (t *Table) KeyPairs(ctx context.Context, name string) ([]KeyPair, error) {
 	return ask(ctx, t, Cert, name, ParseKeyPairs)
 }
 
-// Anchors returns the trust anchors called name, ErrNotFound, or a temporary
-// error.
-func (t *Table) Anchors(ctx context.Context, name string) ([]*x509.Certificate, error) {
-	a, err := ask(ctx, t, CA, name, ParseCA)
-	return a.Anchors, err
+// Authorities returns the trust anchors called name and their revocation lists,
+// ErrNotFound, or a temporary error.
+func (t *Table) Authorities(ctx context.Context, name string) (Authorities, error) {
+	return ask(ctx, t, CA, name, ParseCA)
 }
 
 // CheckMailAddr asks whether an envelope address is in the table; the empty one

@@ -37,19 +37,18 @@ func (s *settings) certRow(entries []*ldap.Entry) (table.Row, error) {
 	return row, nil
 }
 
-// caRow returns the trust anchors of all entries as PEM.
+// caRow returns the trust anchors and revocation lists of all entries as PEM. An
+// entry with lists alone says nothing about whom to trust.
 func (s *settings) caRow(entries []*ldap.Entry) (table.Row, error) {
 	var b strings.Builder
 	for _, e := range entries {
 		for _, a := range s.caAttrs {
 			for _, v := range rawValues(e, a) {
-				certs, err := certificates([]byte(v))
+				text, err := authorityPEM([]byte(v))
 				if err != nil {
 					return nil, fmt.Errorf("%s: %s: %w", e.DN, a, err)
 				}
-				for _, c := range certs {
-					b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
-				}
+				b.WriteString(text)
 			}
 		}
 	}
@@ -57,6 +56,31 @@ func (s *settings) caRow(entries []*ldap.Entry) (table.Row, error) {
 		return nil, table.ErrNotFound
 	}
 	return table.Row{b.String()}, nil
+}
+
+// authorityPEM returns what a value of an authority's entry holds: certificates or
+// a revocation list in DER, or PEM of both, which table.ParseCA judges. Where a
+// class demands an attribute that an authority has no use for, people leave its
+// value empty.
+func authorityPEM(v []byte) (string, error) {
+	switch {
+	case len(bytes.TrimSpace(v)) == 0:
+		return "", nil
+	case bytes.Contains(v, []byte(beginPEM)):
+		return string(v) + "\n", nil
+	}
+	certs, err := x509.ParseCertificates(v)
+	if err != nil {
+		if list, notList := x509.ParseRevocationList(v); notList == nil {
+			return string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: list.Raw})), nil
+		}
+		return "", err
+	}
+	var b strings.Builder
+	for _, c := range certs {
+		b.Write(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw}))
+	}
+	return b.String(), nil
 }
 
 // material is what an entry holds for TLS.

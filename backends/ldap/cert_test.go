@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,8 +117,8 @@ func TestCertificates(t *testing.T) {
 			t.Errorf("%s: %v; want %s", name, err, want)
 		}
 	}
-	anchors, err := typed.Anchors(t.Context(), "pkcs8")
-	if err != nil || len(anchors) != 2 {
+	anchors, err := typed.Authorities(t.Context(), "pkcs8")
+	if err != nil || len(anchors.Anchors) != 2 {
 		t.Errorf("anchors: %v, %v", anchors, err)
 	}
 	wrong := openConf(t, s, conf+writeFile(t, "wrong\n"))
@@ -129,6 +130,44 @@ func TestCertificates(t *testing.T) {
 }
 
 // Without a passphrase an encrypted key goes on as it is.
+// An authority's values: what revokes is passed on, whatever form it has.
+func TestAuthorityValues(t *testing.T) {
+	root := tabletest.NewPair(t, "Root", "ecdsa", nil)
+	list := revocations(t, root)
+	cert, crl := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: root.Leaf.Raw})),
+		string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte(list)}))
+	for name, c := range map[string]struct {
+		values []string
+		want   string // of table.ParseCA
+	}{
+		"der":        {[]string{string(root.Leaf.Raw), list}, "1 and 1"},
+		"pem":        {[]string{cert, crl}, "1 and 1"},
+		"one pem":    {[]string{"root\n" + cert + crl}, "1 and 1"},
+		"two of der": {[]string{string(root.Leaf.Raw) + string(root.Leaf.Raw)}, "2 and 0"},
+		"empty list": {[]string{string(root.Leaf.Raw), "", " "}, "1 and 0"},
+		"list alone": {[]string{list}, "no certificate"},
+		"junk":       {[]string{string(root.Leaf.Raw), "junk"}, "cACertificate: x509"},
+		"a key":      {[]string{cert + root.Key}, "neither a certificate nor a CRL"},
+		"no value":   {nil, "not found"},
+	} {
+		s := &settings{caAttrs: []string{"cACertificate"}}
+		row, err := s.caRow([]*ldapc.Entry{ldapc.NewEntry("cn=x", map[string][]string{"cACertificate": c.values})})
+		var got string
+		if err == nil {
+			var a table.Authorities
+			if a, err = table.ParseCA(row); err == nil {
+				got = fmt.Sprintf("%d and %d", len(a.Anchors), len(a.CRLs))
+			}
+		}
+		if err != nil {
+			got = err.Error()
+		}
+		if !strings.Contains(got, c.want) {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
+		}
+	}
+}
+
 func TestSealedKeyPasses(t *testing.T) {
 	s, err := ldaptest.New(t.Context(), ldaptest.Options{Schemas: []string{filepath.Join(schemaDir, "tabard.schema")}})
 	if err != nil {

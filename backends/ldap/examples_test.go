@@ -2,13 +2,17 @@ package ldap
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"tabard/internal/config"
 	"tabard/internal/ldaptest"
@@ -111,8 +115,8 @@ func answerOf(ctx context.Context, tab *table.Table, q question) (string, error)
 		}
 		return fmt.Sprint(len(pairs)), nil
 	case table.CA:
-		anchors, err := tab.Anchors(ctx, q.key)
-		return fmt.Sprint(len(anchors)), err
+		a, err := tab.Authorities(ctx, q.key)
+		return fmt.Sprintf("%d and %d lists", len(a.Anchors), len(a.CRLs)), err
 	case table.RelayHost:
 		urls, err := tab.RelayHosts(ctx, q.key)
 		for _, u := range urls {
@@ -123,6 +127,20 @@ func answerOf(ctx context.Context, tab *table.Table, q question) (string, error)
 		return strings.Join(urls, " "), err
 	}
 	return tabletest.Print(ctx, tab, q.service, q.key)
+}
+
+// revocations is an empty revocation list of an authority, DER.
+func revocations(t *testing.T, ca tabletest.Pair) string {
+	t.Helper()
+	issuer := *ca.Leaf
+	issuer.KeyUsage |= x509.KeyUsageCRLSign
+	list, err := x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
+		Number: big.NewInt(1), ThisUpdate: time.Now(), NextUpdate: time.Now().Add(time.Hour),
+	}, &issuer, ca.Signer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(list)
 }
 
 func TestExampleOpenLDAP(t *testing.T) {
@@ -136,7 +154,8 @@ func TestExampleOpenLDAP(t *testing.T) {
 	load(t, s, testdata(t, "openldap.ldif"))
 	load(t, s, "dn: cn=mx,dc=example,dc=org\nobjectClass: device\nobjectClass: tabardTLS\ncn: mx\ntabardTLSName: mx.example.org\n"+
 		attr("userCertificate;binary", string(leaf.Leaf.Raw))+attr("cACertificate;binary", string(root.Leaf.Raw))+attr("tabardTLSKey", leaf.Key)+
-		"\ndn: cn=clients,dc=example,dc=org\nobjectClass: device\nobjectClass: pkiCA\ncn: clients\n"+attr("cACertificate;binary", string(root.Leaf.Raw)))
+		"\ndn: cn=clients,dc=example,dc=org\nobjectClass: device\nobjectClass: pkiCA\ncn: clients\n"+attr("cACertificate;binary", string(root.Leaf.Raw))+
+		attr("certificateRevocationList;binary", revocations(t, root)))
 	askAll(t, openExample(t, s, "openldap"), []question{
 		{table.Domain, "example.org", "yes"}, {table.Domain, "example.com", ""},
 		{table.UserInfo, "alice", `1000 100 "/home/alice"`}, {table.UserInfo, "carol", ""},
@@ -150,7 +169,7 @@ func TestExampleOpenLDAP(t *testing.T) {
 		{table.RelayHost, "al@example.org", "smtp+tls://mx.internal.example"}, {table.RelayHost, "bob@example.org", ""},
 		{table.NetAddr, "192.0.2.77", "yes"}, {table.NetAddr, "198.51.100.1", ""},
 		{table.Source, "", "192.0.2.10"}, {table.AddrName, "192.0.2.10", "out.example.org"},
-		{table.Cert, "mx.example.org", "1"}, {table.Cert, "www.example.org", ""}, {table.CA, "clients", "1"},
+		{table.Cert, "mx.example.org", "1"}, {table.Cert, "www.example.org", ""}, {table.CA, "clients", "1 and 1 lists"},
 	})
 }
 

@@ -102,7 +102,7 @@ func newSettings(name string) *settings {
 		name: name, scope: ldap.ScopeWholeSubtree, page: defaultPage, timeout: defaultTimeout,
 		certAttrs: []string{"userCertificate;binary", "cACertificate;binary"},
 		certKeys:  []string{"pKCS8PrivateKey;binary", "userPrivateKey;binary", "encryptedPrivateKeyInfo;binary", "userPKCS12", "tabardTLSKey", "tabardTLSKeyDER"},
-		caAttrs:   []string{"cACertificate;binary"},
+		caAttrs:   []string{"cACertificate;binary", "certificateRevocationList;binary", "authorityRevocationList;binary"},
 		lookup:    make(map[table.Service]*query), fetch: make(map[table.Service]*query),
 		groups: groups{depth: defaultDepth, max: defaultMembers, filter: "(objectClass=*)"},
 		auth:   auth{scope: -1},

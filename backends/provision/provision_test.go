@@ -295,7 +295,7 @@ func testAuthorities(t *testing.T, opened opener) {
 	if err := d.SetAuthority(ctx, "x", a.Key); err == nil {
 		t.Error("a private key was accepted as authority")
 	}
-	if got, err := tab.Anchors(ctx, "internal"); err != nil || len(got) != 1 || !got[0].Equal(b.Leaf) {
+	if got, err := tab.Authorities(ctx, "internal"); err != nil || len(got.Anchors) != 1 || !got.Anchors[0].Equal(b.Leaf) {
 		t.Errorf("anchors = %v, %v", got, err)
 	}
 	if pem, err := d.Authority(ctx, "INTERNAL"); err != nil || pem != b.Chain {

@@ -103,11 +103,11 @@ func runCertificates(t *testing.T, open Opener) {
 		t.Errorf("name below a wildcard: %v; want not found", err)
 	}
 	anchors := opened(t, open, mapping(table.CA, Record{"internal", []string{ca.Chain}}))
-	got, err := anchors.Anchors(ctx, "Internal")
-	if err != nil || len(got) != 1 || !got[0].Equal(ca.Leaf) {
+	got, err := anchors.Authorities(ctx, "Internal")
+	if err != nil || len(got.Anchors) != 1 || !got.Anchors[0].Equal(ca.Leaf) {
 		t.Errorf("anchors = %v, %v", got, err)
 	}
-	if _, err = anchors.Anchors(ctx, "other"); !errors.Is(err, table.ErrNotFound) {
+	if _, err = anchors.Authorities(ctx, "other"); !errors.Is(err, table.ErrNotFound) {
 		t.Errorf("other anchors: %v; want not found", err)
 	}
 }
