@@ -158,7 +158,7 @@ func TestReplacedUnderLoad(t *testing.T) {
 			}
 		})
 	}
-	for range 20 {
+	for range 8 {
 		withRoot(t, path+".new", "same")
 		if err := os.Rename(path+".new", path); err != nil {
 			t.Fatal(err)

@@ -50,12 +50,12 @@ func await(t testing.TB, what string, changes chan table.Change, ended chan erro
 	}
 }
 
-// drain forgets changes until none comes for a while.
+// drain forgets changes until none comes for longer than it is between looks.
 func drain(changes chan table.Change) {
 	for {
 		select {
 		case <-changes:
-		case <-time.After(3 * lookTotal):
+		case <-time.After(30 * lookMost):
 			return
 		}
 	}
@@ -117,7 +117,6 @@ func TestWatchTellsAnotherFile(t *testing.T) {
 	await(t, "renamed over", changes, ended)
 }
 
-// A watch that cannot see the database ends with an error, and can begin again.
 // A queue beside the tables is written to all the time; that is no reason to look.
 func TestWatchIgnoresOtherFiles(t *testing.T) {
 	w := watch{files: []string{"mail.db", "real.db"}}
@@ -143,6 +142,7 @@ func TestWatchIgnoresOtherFiles(t *testing.T) {
 	}
 }
 
+// A watch that cannot see the database ends with an error, and can begin again.
 func TestWatchOfMissingFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mail.db")
 	b, changes, ended := follow(t, path)
