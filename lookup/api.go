@@ -15,6 +15,9 @@ import (
 	"crypto"
 	"net/netip"
 	"time"
+
+	"tabard/internal/tlsopt"
+	"tabard/table"
 )
 
 // Client is everything that can be asked of lookup.
@@ -125,7 +128,11 @@ type VerifyRequest struct {
 	Action   string // the outbound action; its ca option applies
 	Use      Use    // what the peer's certificate is used for: UseClient inbound, UseServer outbound
 	Name     string // outbound: the host name the certificate must be for
-	Chain    [][]byte
+	// Names, if there are any, are those that it may be for instead of Name; one
+	// that begins with a dot stands for every name below. The ca row is still
+	// that of Name.
+	Names []string
+	Chain [][]byte
 }
 
 // VerdictState is the three-valued outcome of a verification.
@@ -241,9 +248,15 @@ type Route struct {
 	// Sources are all configured source addresses, Source first, each with the
 	// name to say from there: for a destination of the other address family.
 	Sources  []RouteSource
-	TLS      bool   // `relay tls`: the channel is encrypted or the mail deferred
-	NoVerify bool   // `tls no-verify`
-	Present  bool   // a client certificate is configured
+	TLS      bool // `relay tls`: the channel is encrypted or the mail deferred
+	NoVerify bool // `tls no-verify`
+	Present  bool // a client certificate is configured
+	// InsecureAuth allows credentials over channels that are not verified.
+	InsecureAuth bool
+	Handshake    tlsopt.Options // TLS versions and ciphers of the action
+	// Policy is the row of the action's tls-policy table for the destination
+	// domain; it holds for delivery by MX, RelayURL.Policy for hosts.
+	Policy   *TLSPolicy
 	MailFrom string // replaces the reverse-path when not empty: `mail-from`, or by SRS
 	BackupMX string // act as this backup MX; empty: not a backup
 }
@@ -268,10 +281,17 @@ const (
 // RelayURL is a parsed relay URL.
 type RelayURL struct {
 	Scheme Scheme
-	Label  string // row of the auth table; empty: no authentication
-	Host   string // host name, or IP address without brackets, or /socket path
-	Port   string // never empty after parsing; "0" for a socket path
-	MX     bool   // the MXs of Host instead of Host; of the mail's domain if Host is empty
+	Label  string     // row of the auth table; empty: no authentication
+	Host   string     // host name, or IP address without brackets, or /socket path
+	Port   string     // never empty after parsing; "0" for a socket path
+	MX     bool       // the MXs of Host instead of Host; of the mail's domain if Host is empty
+	Policy *TLSPolicy // nil: none applies
+}
+
+// TLSPolicy is a row of a tls-policy table.
+type TLSPolicy struct {
+	Row string // where it stands, for people: `tls-policy <mail> "*.example.org"`
+	table.Policy
 }
 
 // ByDomain reports whether where the URL leads depends on the mail's domain.
@@ -283,8 +303,9 @@ type CredentialsRequest struct {
 	Label  string
 }
 
-// Credentials are what mta authenticates with.
-type Credentials struct{ User, Password string }
+// Credentials are what mta authenticates with: a password, or an OAuth 2.0
+// access token.
+type Credentials struct{ User, Password, Token string }
 
 // DeliveryRequest asks how a local action delivers one envelope.
 type DeliveryRequest struct {

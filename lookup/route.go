@@ -34,6 +34,7 @@ func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
 	}
 	route := Route{
 		TLS: a.TLS, NoVerify: a.NoVerify, MailFrom: a.MailFrom,
+		InsecureAuth: a.InsecureAuth, Handshake: a.Handshake,
 		Present: a.PKIName != "" || a.PKITable != "",
 	}
 	if a.Backup {
@@ -52,6 +53,9 @@ func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
 		if route.MailFrom, err = s.srs.forward(&r); err != nil {
 			return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
 		}
+	}
+	if err := s.routePolicies(ctx, a, &route, r.Domain); err != nil {
+		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
 	}
 	if err := s.routeSource(ctx, a, &route); err != nil {
 		return Route{}, fmt.Errorf("action %q: %w", a.Name, err)
@@ -167,6 +171,9 @@ func (s *Service) RelayCredentials(ctx context.Context, r CredentialsRequest) (C
 	}
 	if err != nil {
 		return Credentials{}, err
+	}
+	if token, ok := cutToken(login.Password); ok {
+		return Credentials{User: login.User, Token: token}, nil
 	}
 	if password.Hashed(login.Password) {
 		return Credentials{}, fmt.Errorf("table %s: label %.100q: the row holds a password hash, not a password", a.auth.Name(), r.Label)

@@ -49,17 +49,17 @@ func TestRoute(t *testing.T) {
 	}{
 		{"bounce without an action", RouteRequest{Domain: "x.example"}, Route{Helo: helo}},
 		{"mx", RouteRequest{Action: "mx", Domain: "x.example"}, Route{Helo: helo}},
-		{"host", RouteRequest{Action: "one", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeSMTPTLS, "", "relay.example", "25", false}}}},
+		{"host", RouteRequest{Action: "one", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeSMTPTLS, Host: "relay.example", Port: "25"}}}},
 		{"domain", RouteRequest{Action: "domain", Domain: "dest.example"}, Route{Helo: helo,
-			Hosts: []RelayURL{{SchemeSMTPS, "", "a.example", "465", false}, {SchemeSMTPTLS, "", "b.example", "2525", false}}}},
-		{"domain wildcard", RouteRequest{Action: "domain", Domain: "a.wild.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeTLS, "", "w.example", "25", false}}}},
+			Hosts: []RelayURL{{Scheme: SchemeSMTPS, Host: "a.example", Port: "465"}, {Scheme: SchemeSMTPTLS, Host: "b.example", Port: "2525"}}}},
+		{"domain wildcard", RouteRequest{Action: "domain", Domain: "a.wild.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeTLS, Host: "w.example", Port: "25"}}}},
 		{"domain without a row goes by MX", RouteRequest{Action: "domain", Domain: "other.example"}, Route{Helo: helo}},
-		{"sender", RouteRequest{Action: "bysender", Sender: "Me+tag@S.example", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeTLS, "", "mine.example", "25", false}}}},
-		{"sender's domain", RouteRequest{Action: "bysender", Sender: "you@s.example", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeTLS, "", "theirs.example", "25", false}}}},
-		{"null sender", RouteRequest{Action: "bysender", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeSMTP, "", "null.example", "25", false}}}},
+		{"sender", RouteRequest{Action: "bysender", Sender: "Me+tag@S.example", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeTLS, Host: "mine.example", Port: "25"}}}},
+		{"sender's domain", RouteRequest{Action: "bysender", Sender: "you@s.example", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeTLS, Host: "theirs.example", Port: "25"}}}},
+		{"null sender", RouteRequest{Action: "bysender", Domain: "x.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeSMTP, Host: "null.example", Port: "25"}}}},
 		{"other sender", RouteRequest{Action: "bysender", Sender: "x@z.example", Domain: "x.example"}, Route{Helo: helo}},
-		{"destination before sender", RouteRequest{Action: "both", Sender: "me@s.example", Domain: "a.wild.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeTLS, "", "w.example", "25", false}}}},
-		{"sender after destination", RouteRequest{Action: "both", Sender: "me@s.example", Domain: "z.example"}, Route{Helo: helo, Hosts: []RelayURL{{SchemeTLS, "", "mine.example", "25", false}}}},
+		{"destination before sender", RouteRequest{Action: "both", Sender: "me@s.example", Domain: "a.wild.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeTLS, Host: "w.example", Port: "25"}}}},
+		{"sender after destination", RouteRequest{Action: "both", Sender: "me@s.example", Domain: "z.example"}, Route{Helo: helo, Hosts: []RelayURL{{Scheme: SchemeTLS, Host: "mine.example", Port: "25"}}}},
 		{"options", RouteRequest{Action: "tls", Domain: "x.example"}, Route{Helo: "helo.example", TLS: true, NoVerify: true, Present: true, MailFrom: "bounce@example.org"}},
 		{"backup", RouteRequest{Action: "backup", Domain: "x.example"}, Route{Helo: helo, BackupMX: helo}},
 		{"backup mx", RouteRequest{Action: "backupmx", Domain: "x.example"}, Route{Helo: helo, BackupMX: "mx2.example.org"}},
@@ -126,8 +126,12 @@ func TestRelayCredentials(t *testing.T) {
 	s := f.service(routeConf)
 	f.table("logins").set(table.Credentials, "label", "me", "secret:with:colons")
 	f.table("logins").set(table.Credentials, "one", "you:pass")
+	f.table("logins").set(table.Credentials, "oauth", "us", "{xoauth2}ya29.a-b")
 	f.table("logins").set(table.Credentials, "hash", "alice", horseHash)
-	for label, want := range map[string]Credentials{"label": {"me", "secret:with:colons"}, "LABEL": {"me", "secret:with:colons"}, "one": {"you", "pass"}} {
+	for label, want := range map[string]Credentials{
+		"label": {User: "me", Password: "secret:with:colons"}, "LABEL": {User: "me", Password: "secret:with:colons"},
+		"one": {User: "you", Password: "pass"}, "oauth": {User: "us", Token: "ya29.a-b"},
+	} {
 		if got, err := s.RelayCredentials(t.Context(), CredentialsRequest{"smart", label}); got != want || err != nil {
 			t.Errorf("%s: %+v, %v", label, got, err)
 		}

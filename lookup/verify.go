@@ -43,10 +43,14 @@ func (s *Service) verify(ctx context.Context, r VerifyRequest) (Verdict, *x509.C
 	if err != nil {
 		return Verdict{}, nil, err
 	}
-	if fault := p.judge(t, r.Use, name, s.clock()); fault != "" {
+	names, ok := verifyNames(r, name)
+	if !ok {
+		return failed(ReasonWrongName), nil, nil
+	}
+	if fault := p.judge(t, r.Use, names, s.clock()); fault != "" {
 		return failed(fault), nil, nil
 	}
-	v := Verdict{State: Verified, Identity: strings.Trim(name, "[]")}
+	v := Verdict{State: Verified, Identity: strings.Trim(matched(p.leaf, names), "[]")}
 	if r.Use == UseClient {
 		v.Identity = address.OneLine(p.leaf.Subject.String(), maxIdentityLength)
 	}
@@ -70,9 +74,9 @@ func verifyName(r VerifyRequest) (string, bool) {
 	return name, name != ""
 }
 
-// judge returns the reason why a chain does not verify at a time, or "". name
-// is empty for clients.
-func (p *presented) judge(t *trust, use Use, name string, now time.Time) string {
+// judge returns the reason why a chain does not verify at a time, or "". There
+// are no names for clients.
+func (p *presented) judge(t *trust, use Use, names []string, now time.Time) string {
 	if reason := outOfTime(p.leaf, now); reason != "" {
 		return reason
 	}
@@ -91,10 +95,8 @@ func (p *presented) judge(t *trust, use Use, name string, now time.Time) string 
 	if u := p.leaf.KeyUsage; u != 0 && u&x509.KeyUsageDigitalSignature == 0 {
 		return ReasonUsage
 	}
-	if name != "" {
-		if reason := wrongName(p.leaf, name); reason != "" {
-			return reason
-		}
+	if reason := wrongName(p.leaf, names); reason != "" {
+		return reason
 	}
 	return t.revocation(chains, now)
 }
@@ -109,10 +111,55 @@ func outOfTime(c *x509.Certificate, now time.Time) string {
 	return ""
 }
 
-// wrongName says why a server's certificate is not for a name.
-func wrongName(leaf *x509.Certificate, name string) string {
+// maxNames bounds the names that a certificate may be for.
+const maxNames = 100
+
+// verifyNames returns the names of which a server's certificate must be for one,
+// in the form of verifyName or with a dot in front; none for a client.
+func verifyNames(r VerifyRequest, name string) ([]string, bool) {
+	if r.Use == UseClient {
+		return nil, true
+	}
+	if len(r.Names) == 0 {
+		return []string{name}, true
+	}
+	var names []string
+	for _, n := range r.Names[:min(len(r.Names), maxNames)] {
+		bare, below := strings.CutPrefix(n, ".")
+		normal, ok := verifyName(VerifyRequest{Use: r.Use, Name: bare})
+		if !ok || below && strings.HasPrefix(normal, "[") {
+			continue
+		}
+		if below {
+			normal = "." + normal
+		}
+		names = append(names, normal)
+	}
+	return names, len(names) > 0
+}
+
+// matched returns the first name that a certificate is for, or "".
+func matched(leaf *x509.Certificate, names []string) string {
+	for _, name := range names {
+		if !strings.HasPrefix(name, ".") {
+			if leaf.VerifyHostname(name) == nil {
+				return name
+			}
+			continue
+		}
+		for _, san := range leaf.DNSNames {
+			if san = strings.ToLower(strings.TrimSuffix(san, ".")); len(san) > len(name) && strings.HasSuffix(san, name) {
+				return san
+			}
+		}
+	}
+	return ""
+}
+
+// wrongName says why a server's certificate is for none of the names.
+func wrongName(leaf *x509.Certificate, names []string) string {
 	switch {
-	case leaf.VerifyHostname(name) == nil:
+	case len(names) == 0 || matched(leaf, names) != "":
 		return ""
 	case len(leaf.DNSNames) == 0 && len(leaf.IPAddresses) == 0:
 		return ReasonNoName

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tabard/lookup"
+	"tabard/queue"
 )
 
 // destination is everything about a route that a session depends on. Messages
@@ -17,6 +18,11 @@ type destination struct {
 	domain string // empty when the route leads to the same hosts for every domain
 	route  lookup.Route
 	helo   string
+
+	// What the message in hand wants; sessions are shared without regard to it,
+	// as far as they keep that, too.
+	tagged  bool // REQUIRETLS
+	relaxed bool // TLS-Required: No
 }
 
 // destinationOf names the destination of a job whose route was just looked up.
@@ -29,7 +35,16 @@ func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destinat
 	if !slices.ContainsFunc(routeURLs(&route), lookup.RelayURL.ByDomain) {
 		d.domain = ""
 	}
-	d.key = fmt.Sprintf("%q %q [%s] %q %q %t %t %t %q", action, d.domain, strings.Join(urls, ","),
-		d.helo, route.Source, route.TLS, route.NoVerify, route.Present, route.BackupMX)
+	d.key = fmt.Sprintf("%q %q [%s] %q %q %t %t %t %t %q", action, d.domain, strings.Join(urls, ","),
+		d.helo, route.Source, route.TLS, route.NoVerify, route.Present, route.InsecureAuth, route.BackupMX)
 	return d
+}
+
+// serve names the message that the destination is for now. REQUIRETLS goes before
+// the header field (RFC 8689 section 4.1). A message without a sender is not
+// thrown away for want of REQUIRETLS (section 5): the next server gets the tag if
+// it knows it.
+func (d *destination) serve(m *queue.Message) {
+	d.tagged = m.RequireTLS && m.Sender != ""
+	d.relaxed = m.TLSOptional && !m.RequireTLS
 }

@@ -3,7 +3,6 @@ package mta
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -16,13 +15,17 @@ import (
 
 // host is one server to try.
 type host struct {
-	policy   policy
-	name     string // host name, IP address or path of a socket; what its certificate must be for
+	scheme   lookup.Scheme // of its URL; that of backup:// is smtp+tls
+	policy   policy        // for the message in hand
+	url      int           // which of routeURLs it is from
+	nexthop  string        // the domain or host that was asked for, of which this is a server
+	name     string        // host name, IP address or path of a socket; what its certificate must be for
 	port     string
 	label    string   // credentials to log in with; empty: none
 	mx       bool     // found by MX, not named by a relay URL
 	pref     uint16   // of the MX
 	implicit bool     // by MX, and it is the mail's domain itself
+	proven   bool     // by MX, and DNSSEC vouches for the answer
 	hasty    []string // addresses not to wait for as long as for others
 }
 
@@ -33,11 +36,11 @@ func (h *host) socket() bool { return strings.HasPrefix(h.name, "/") }
 func routeURLs(route *lookup.Route) []lookup.RelayURL {
 	switch {
 	case route.BackupMX != "":
-		return []lookup.RelayURL{{Scheme: lookup.SchemeBackup, Host: route.BackupMX}}
+		return []lookup.RelayURL{{Scheme: lookup.SchemeBackup, Host: route.BackupMX, Policy: route.Policy}}
 	case len(route.Hosts) > 0:
 		return route.Hosts
 	}
-	return []lookup.RelayURL{{Scheme: lookup.SchemeSMTPTLS, MX: true}}
+	return []lookup.RelayURL{{Scheme: lookup.SchemeSMTPTLS, MX: true, Policy: route.Policy}}
 }
 
 // hosts lists the servers that a route leads to, best first. A URL that cannot be
@@ -48,8 +51,11 @@ func (m *MTA) hosts(ctx context.Context, d *destination) ([]*host, *failure) {
 	defer cancel()
 	var all []*host
 	var fail *failure
-	for _, u := range routeURLs(&d.route) {
+	for i, u := range routeURLs(&d.route) {
 		hosts, f := m.urlHosts(ctx, d, u)
+		for _, h := range hosts {
+			h.url = i
+		}
 		all = append(all, hosts...)
 		switch {
 		case f == nil:
@@ -72,19 +78,15 @@ func (m *MTA) urlHosts(ctx context.Context, d *destination, u lookup.RelayURL) (
 	if backup {
 		scheme = lookup.SchemeSMTPTLS
 	}
-	p, err := newPolicy(scheme, &d.route)
-	if err != nil {
-		return nil, deferred("4.3.5", fmt.Sprintf("relay host %s: %v", u.Host, err))
-	}
 	switch {
 	case backup:
 		list, fail := m.backups(ctx, d.domain, u.Host, d.helo)
-		return m.mxHosts(list, p, "", m.cfg.SMTPPort), fail
+		return m.mxHosts(list, scheme, d.domain, "", m.cfg.SMTPPort), fail
 	case !u.MX:
-		return []*host{{policy: p, name: u.Host, port: u.Port, label: u.Label}}, nil
+		return []*host{{scheme: scheme, nexthop: u.Host, name: u.Host, port: u.Port, label: u.Label}}, nil
 	case u.Host != "":
 		list, fail := m.exchangers(ctx, u.Host, d.helo)
-		return m.mxHosts(list, p, "", u.Port), waits(fail)
+		return m.mxHosts(list, scheme, u.Host, "", u.Port), waits(fail)
 	}
 	port := or(u.Port, m.cfg.SMTPPort)
 	if strings.HasPrefix(d.domain, "[") {
@@ -92,17 +94,18 @@ func (m *MTA) urlHosts(ctx context.Context, d *destination, u lookup.RelayURL) (
 		if fail != nil {
 			return nil, fail
 		}
-		return []*host{{policy: p, name: name, port: port, mx: true}}, nil
+		return []*host{{scheme: scheme, nexthop: d.domain, name: name, port: port, mx: true}}, nil
 	}
 	list, fail := m.exchangers(ctx, d.domain, d.helo)
-	return m.mxHosts(list, p, d.domain, port), fail
+	return m.mxHosts(list, scheme, d.domain, d.domain, port), fail
 }
 
-// mxHosts makes hosts of MXs of domain, or of a relay's if domain is empty.
-func (m *MTA) mxHosts(list []dns.MX, p policy, domain, port string) []*host {
+// mxHosts makes hosts of MXs of nexthop; domain is that of the mail, or empty for
+// those of a relay.
+func (m *MTA) mxHosts(list []dns.MX, scheme lookup.Scheme, nexthop, domain, port string) []*host {
 	hosts := make([]*host, len(list))
 	for i, mx := range list {
-		hosts[i] = &host{policy: p, name: mx.Host, port: port, mx: true, pref: mx.Pref, implicit: mx.Host == domain}
+		hosts[i] = &host{scheme: scheme, nexthop: nexthop, name: mx.Host, port: port, mx: true, pref: mx.Pref, implicit: mx.Host == domain}
 	}
 	return hosts
 }

@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,17 +20,17 @@ func newIdlers(keep time.Duration) *idlers {
 	return &idlers{keep: keep, byKey: make(map[string][]*session)}
 }
 
-// take returns the session that was used last, or nil.
-func (p *idlers) take(key string) *session {
+// take returns, of the sessions that fit, the one that was used last, or nil.
+func (p *idlers) take(key string, fits func(*session) bool) *session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	list := p.byKey[key]
-	if len(list) == 0 {
-		return nil
+	for _, s := range slices.Backward(p.byKey[key]) {
+		if fits(s) {
+			p.drop(s)
+			return s
+		}
 	}
-	s := list[len(list)-1]
-	p.drop(s)
-	return s
+	return nil
 }
 
 // put keeps a session, or ends it if there is no more to come.

@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -91,7 +92,7 @@ func (l *memLookup) Verify(ctx context.Context, r lookup.VerifyRequest) (lookup.
 		certs = append(certs, cert)
 	}
 	opts := x509.VerifyOptions{
-		Roots: l.roots, DNSName: r.Name, Intermediates: x509.NewCertPool(), CurrentTime: time.Now(),
+		Roots: l.roots, Intermediates: x509.NewCertPool(), CurrentTime: time.Now(),
 		KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
 	for _, cert := range certs[1:] {
@@ -100,15 +101,22 @@ func (l *memLookup) Verify(ctx context.Context, r lookup.VerifyRequest) (lookup.
 	if _, err := certs[0].Verify(opts); err != nil {
 		return lookup.Verdict{State: lookup.Failed, Reason: reason(err)}, nil
 	}
-	return lookup.Verdict{State: lookup.Verified, Identity: r.Name}, nil
+	names := r.Names
+	if len(names) == 0 {
+		names = []string{r.Name}
+	}
+	for _, name := range names {
+		below := func(san string) bool { return name[0] == '.' && strings.HasSuffix(san, name) }
+		if certs[0].VerifyHostname(name) == nil || slices.ContainsFunc(certs[0].DNSNames, below) {
+			return lookup.Verdict{State: lookup.Verified, Identity: name}, nil
+		}
+	}
+	return lookup.Verdict{State: lookup.Failed, Reason: "wrong-name"}, nil
 }
 
 func reason(err error) string {
-	var name x509.HostnameError
 	var authority x509.UnknownAuthorityError
 	switch {
-	case errors.As(err, &name):
-		return "wrong-name"
 	case errors.As(err, &authority):
 		return "unknown-authority"
 	case strings.Contains(err.Error(), "expired"):

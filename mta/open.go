@@ -2,9 +2,12 @@ package mta
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
+
+	"tabard/queue"
 )
 
 // open makes a session with the best server of a destination that lets us. ctx
@@ -29,8 +32,12 @@ func (m *MTA) open(ctx context.Context, d *destination) (*session, *failure) {
 
 // openHost tries a host's addresses in turn.
 func (m *MTA) openHost(ctx context.Context, d *destination, h *host) (*session, *failure) {
+	if fail := d.decide(ctx, h); fail != nil {
+		return nil, fail
+	}
 	addrs, fail := m.addresses(ctx, h, d.route.Source)
 	if fail != nil {
+		fail.security = h.policy.security()
 		return nil, fail
 	}
 	for _, addr := range addrs {
@@ -39,7 +46,7 @@ func (m *MTA) openHost(ctx context.Context, d *destination, h *host) (*session, 
 			return s, nil
 		}
 		ref.host = h.name
-		fail = fail.or(ref.failure())
+		fail = fail.or(h.policy.failure(ref))
 		if ctx.Err() != nil {
 			break
 		}
@@ -47,11 +54,43 @@ func (m *MTA) openHost(ctx context.Context, d *destination, h *host) (*session, 
 	return nil, fail
 }
 
+// decide settles the policy of a host for the message in hand.
+func (d *destination) decide(ctx context.Context, h *host) *failure {
+	p, err := decide(ctx, h, d.parties(h))
+	h.policy = p
+	var v *veto
+	if errors.As(err, &v) && v.final {
+		return failed("5.7.10", err.Error())
+	}
+	if err != nil {
+		return deferred("4.3.5", fmt.Sprintf("host %s: %v", h.name, err))
+	}
+	return nil
+}
+
+// failure is what a refusal means for a message with the policy. One that must
+// not travel without REQUIRETLS fails where servers will not do it (RFC 8689
+// section 4.2.1); what another attempt may bring about is waited for.
+func (p policy) failure(ref *refusal) *failure {
+	f := ref.failure()
+	f.security = p.security()
+	if !p.tagged || ref.silent {
+		return f
+	}
+	switch ref.fault {
+	case faultUntagged:
+		f.outcome, f.enhanced = queue.Failed, "5.7.30"
+	case faultNoTLS, faultPeer:
+		f.outcome, f.enhanced = queue.Failed, "5.7.10"
+	}
+	return f
+}
+
 // openAddr walks through what the policy allows at one address. What failed
 // above the connection is remembered for this destination alone: another one
 // may ask for less, or for a certificate that this server does have.
 func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string) (*session, *refusal) {
-	place := d.key + " " + addr
+	place := d.key + " " + h.policy.key() + " " + addr
 	if until, why, ok := m.penalties.enter(place); !ok {
 		return nil, &refusal{err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
 	}
@@ -68,7 +107,7 @@ func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string
 		o, again = h.policy.next(o, ref.fault)
 	}
 	switch {
-	case ctx.Err() != nil || ref.silent || ref.fault == faultConnect || ref.fault == faultGreeting:
+	case ctx.Err() != nil || ref.silent || ref.fault == faultConnect || ref.fault == faultGreeting || ref.fault == faultUntagged:
 		m.penalties.leave(place)
 	default:
 		ref.until = m.penalties.bad(place, ref.Error())
@@ -184,6 +223,9 @@ func (m *MTA) introduce(ctx context.Context, l *link, d *destination, h *host, o
 		if ref = l.hello(verb, d.helo, false); ref != nil {
 			return ch, ref
 		}
+	}
+	if _, ch.tagged = l.offers["REQUIRETLS"]; h.policy.tagged && !ch.tagged {
+		return ch, &refusal{fault: faultUntagged, err: errUntagged}
 	}
 	return ch, m.authenticate(ctx, l, d, h, ch)
 }

@@ -25,7 +25,8 @@ func wireAddress(addr string) (wire string, utf8 bool) {
 }
 
 // mailLine is MAIL with the parameters of the extensions that the server offers:
-// BODY (RFC 6152), SIZE (RFC 1870), SMTPUTF8 (RFC 6531), RET and ENVID (RFC 3461
+// BODY (RFC 6152), SIZE (RFC 1870), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689),
+// RET and ENVID (RFC 3461
 // section 4.3, 4.4).
 func (s *session) mailLine(m *queue.Message, from string, utf8 bool) string {
 	var b strings.Builder
@@ -38,6 +39,9 @@ func (s *session) mailLine(m *queue.Message, from string, utf8 bool) string {
 	}
 	if utf8 {
 		b.WriteString(" SMTPUTF8")
+	}
+	if m.RequireTLS && s.channel.encrypted && s.channel.tagged {
+		b.WriteString(" REQUIRETLS")
 	}
 	if _, ok := s.offers("DSN"); !ok {
 		return b.String()

@@ -60,7 +60,9 @@ func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure
 	if err != nil {
 		return nil, deferred("4.3.0", "cannot look up the route: "+err.Error())
 	}
-	return m.destinationOf(first.Action, job.Domain, route), nil
+	d := m.destinationOf(first.Action, job.Domain, route)
+	d.serve(&job.Message)
+	return d, nil
 }
 
 // deliver runs as many transactions as the recipients need, over as few
@@ -109,7 +111,7 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 	if stop.Err() != nil {
 		return nil, returned("stopping")
 	}
-	if s := m.idle.take(d.key); s != nil {
+	if s := m.reuse(stop, d); s != nil {
 		return s, nil
 	}
 	s, fail := m.open(stop, d)
@@ -121,6 +123,20 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 		s.quit("quit")
 	}
 	return nil, returned("stopping")
+}
+
+// reuse returns a session that waits and keeps what the message in hand asks for.
+func (m *MTA) reuse(ctx context.Context, d *destination) *session {
+	var p policy
+	s := m.idle.take(d.key, func(s *session) bool {
+		var err error
+		p, err = decide(ctx, s.host, d.parties(s.host))
+		return err == nil && p.permits(s.channel) == nil
+	})
+	if s != nil {
+		s.host.policy = p
+	}
+	return s
 }
 
 // done keeps a session for the next message, or ends it.

@@ -56,8 +56,10 @@ func (r *refusal) enhanced() string {
 	switch r.fault {
 	case faultConnect:
 		return "4.4.1"
-	case faultNoTLS, faultRefused, faultHandshake, faultPeer, faultInjected:
+	case faultNoTLS, faultRefused, faultHandshake, faultPeer, faultUnchecked, faultInjected:
 		return "4.7.5"
+	case faultUntagged:
+		return "4.7.30"
 	case faultAuth:
 		return "4.7.8"
 	}
@@ -72,6 +74,7 @@ type failure struct {
 	text      string
 	remote    string
 	notBefore time.Time
+	security  queue.Security
 }
 
 func deferred(enhanced, text string) *failure {
@@ -89,22 +92,23 @@ func returned(text string) *failure { return &failure{outcome: queue.Returned, t
 func (f *failure) result(id queue.EnvelopeID) queue.Result {
 	return queue.Result{
 		ID: id, Outcome: f.outcome, Code: f.code, Enhanced: f.enhanced, Text: f.text,
-		Remote: f.remote, NotBefore: f.notBefore,
+		Remote: f.remote, NotBefore: f.notBefore, Security: f.security,
 	}
 }
 
 // or keeps the failure that says more, of two servers that were tried for the
-// same mail. Mail can be tried again as soon as one of them may be.
+// same mail. Mail can be tried again as soon as one of them may be, and fails
+// only if it does with all.
 func (f *failure) or(later *failure) *failure {
 	if f == nil {
 		return later
 	}
 	best, other := later, f
-	if f.tells() > later.tells() {
+	if f.outcome != later.outcome && f.outcome == queue.Deferred || f.outcome == later.outcome && f.tells() > later.tells() {
 		best, other = f, later
 	}
 	joined := *best
-	if other.notBefore.Before(joined.notBefore) {
+	if other.outcome == best.outcome && other.notBefore.Before(joined.notBefore) {
 		joined.notBefore = other.notBefore
 	}
 	return &joined

@@ -1,20 +1,15 @@
 package mta
 
-import (
-	"errors"
-	"fmt"
+import "tabard/lookup"
 
-	"tabard/lookup"
-)
-
-// A policy is the exact meaning of a relay URL's scheme for one delivery: what
-// is attempted first, what may follow after which fault, and what a connection
-// must be before anything of a message goes over it. It is the only place where
-// that is decided: whoever opens connections asks first and next, whoever sends
-// asks permits.
+// A policy says what is attempted with one host for one message, what may follow
+// after which fault, and what a connection must be before anything of a message
+// goes over it. It is the only place where that is decided: whoever opens
+// connections asks first and next, whoever sends asks permits. Its scheme is the
+// relay URL's after everybody was heard who has a say (see party).
 type policy struct {
-	scheme   lookup.Scheme // never SchemeBackup, which says where to go, not how
-	noVerify bool          // `tls no-verify`: encryption alone is enough
+	scheme lookup.Scheme // never SchemeBackup
+	demand
 }
 
 // opening is one way to begin a session with a server.
@@ -38,27 +33,15 @@ const (
 	faultRefused                    // STARTTLS not answered with 220
 	faultInjected                   // something came between the 220 and the handshake
 	faultHandshake                  // the handshake failed
-	faultPeer                       // the peer's certificate was not verified, and had to be
+	faultPeer                       // the peer's certificate is not what it had to be
+	faultUnchecked                  // it could not be judged, and had to be
+	faultUntagged                   // REQUIRETLS not offered, and the message has it
 	faultAuth                       // authentication impossible or refused
 )
 
-// newPolicy applies the options of a route to a scheme.
-func newPolicy(scheme lookup.Scheme, route *lookup.Route) (policy, error) {
-	p := policy{scheme: scheme, noVerify: route.NoVerify}
-	switch scheme {
-	case lookup.SchemeTLS, lookup.SchemeSMTPS, lookup.SchemeSSL:
-	case lookup.SchemeSMTPTLS:
-		if route.TLS {
-			p.scheme = lookup.SchemeTLS
-		}
-	case lookup.SchemeSMTP, lookup.SchemeLMTP:
-		if route.TLS {
-			return policy{}, fmt.Errorf("TLS required for relaying, but %s:// never encrypts", scheme)
-		}
-	default:
-		return policy{}, fmt.Errorf("unknown relay scheme %q", scheme)
-	}
-	return p, nil
+// encrypts reports whether a scheme ever does.
+func encrypts(scheme lookup.Scheme) bool {
+	return scheme != lookup.SchemeSMTP && scheme != lookup.SchemeLMTP
 }
 
 // first says how the first connection to a port begins. On the port that is
@@ -94,38 +77,5 @@ func (p policy) next(o opening, f fault) (opening, bool) {
 	return 0, false
 }
 
-// verify reports whether the peer's certificate must be verified. It is looked
-// at in any case, for the log.
-func (p policy) verify() bool { return p.encrypt() && !p.noVerify }
-
-// encrypt reports whether nothing may go in clear.
-func (p policy) encrypt() bool {
-	switch p.scheme {
-	case lookup.SchemeTLS, lookup.SchemeSMTPS, lookup.SchemeSSL:
-		return true
-	}
-	return false
-}
-
 // lmtp reports whether the dialogue is LMTP (RFC 2033).
 func (p policy) lmtp() bool { return p.scheme == lookup.SchemeLMTP }
-
-// channel is what a connection turned out to be.
-type channel struct {
-	encrypted bool
-	verdict   lookup.Verdict
-}
-
-// trusted reports whether passwords may go over the channel.
-func (c channel) trusted() bool { return c.encrypted && c.verdict.State == lookup.Verified }
-
-var errNotPermitted = errors.New("the connection does not keep what the route promises")
-
-// permits is the last word before a message is sent, also over a connection
-// that was opened for an earlier one.
-func (p policy) permits(c channel) error {
-	if p.encrypt() && !c.encrypted || p.verify() && !c.trusted() {
-		return errNotPermitted
-	}
-	return nil
-}

@@ -2,6 +2,7 @@ package mta
 
 import (
 	"context"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -145,9 +146,9 @@ func cell(res queue.Result, peers []*peer, log string) string {
 func TestPermits(t *testing.T) {
 	channels := map[string]channel{
 		"clear":      {},
-		"unchecked":  {encrypted: true},
-		"failed":     {encrypted: true, verdict: lookup.Verdict{State: lookup.Failed}},
-		"verified":   {encrypted: true, verdict: lookup.Verdict{State: lookup.Verified}},
+		"unchecked":  {encrypted: true, version: tls.VersionTLS13},
+		"failed":     {encrypted: true, version: tls.VersionTLS13, verdict: lookup.Verdict{State: lookup.Failed}},
+		"verified":   {encrypted: true, version: tls.VersionTLS13, verdict: lookup.Verdict{State: lookup.Verified}, names: []string{relayName}},
 		"impossible": {verdict: lookup.Verdict{State: lookup.Verified}},
 	}
 	for _, scheme := range []lookup.Scheme{"smtp+tls", "smtp", "tls", "smtps", "ssl", "lmtp"} {
@@ -165,6 +166,12 @@ func TestPermits(t *testing.T) {
 			}
 		}
 	}
+}
+
+// newPolicy is that of a relay URL and the options of its action.
+func newPolicy(scheme lookup.Scheme, route *lookup.Route) (policy, error) {
+	h := &host{scheme: scheme, nexthop: relayName, name: relayName, port: "25"}
+	return decide(context.Background(), h, (&destination{route: *route}).parties(h))
 }
 
 // No chain of openings of an encrypting scheme ever reaches clear text.

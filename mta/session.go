@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"tabard/queue"
 )
 
 // session is an opened connection over which messages are sent, one at a time.
@@ -79,6 +81,13 @@ func (s *session) sizeLimit() int64 {
 		return 0
 	}
 	return n
+}
+
+// security says how the session is secured, and who wanted what.
+func (s *session) security() queue.Security {
+	sec := s.host.policy.security()
+	sec.Had = s.host.policy.had(s.channel).String()
+	return sec
 }
 
 // relay names the server as logs do: "192.0.2.1 (mx.example.org)".

@@ -253,6 +253,7 @@ func (t *transaction) settleAll(f *failure) {
 // finish sorts the recipients out and leaves the session as it should be.
 func (t *transaction) finish() {
 	for _, r := range t.rcpts {
+		r.result.Security = t.security()
 		if r.result.Outcome == queue.Returned && r.result.ID == (queue.EnvelopeID{}) {
 			t.again = append(t.again, r.env)
 			continue

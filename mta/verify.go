@@ -20,7 +20,7 @@ type inspection struct {
 	ctx     context.Context // of the session being opened; tls's callback has none
 	dest    *destination
 	host    *host
-	verdict lookup.Verdict
+	channel channel
 	seen    string // fingerprint of the server's certificate; empty: there was none, or it was not got to
 	down    error  // lookup could not judge it
 	err     error  // why the handshake was stopped
@@ -34,8 +34,8 @@ func (i *inspection) config() *tls.Config {
 		ServerName:         i.host.name,
 		InsecureSkipVerify: true,
 		VerifyConnection:   i.inspect,
-		MinVersion:         tls.VersionTLS12,
 	}
+	i.host.policy.handshake.Apply(cfg)
 	if i.dest.route.Present {
 		cfg.GetClientCertificate = i.present
 	}
@@ -73,26 +73,30 @@ func (i *inspection) inspect(state tls.ConnectionState) error {
 	ctx, cancel := context.WithTimeout(i.ctx, i.mta.cfg.Timeouts.Lookup)
 	defer cancel()
 	verdict, err := i.mta.lookup.Verify(ctx, lookup.VerifyRequest{
-		Action: i.dest.action, Use: lookup.UseServer, Name: i.host.name, Chain: chain,
+		Action: i.dest.action, Use: lookup.UseServer, Name: i.host.name, Names: i.host.policy.names, Chain: chain,
 	})
 	if err != nil {
 		verdict = lookup.Verdict{State: lookup.Unchecked}
 	}
-	i.verdict, i.down, i.seen = verdict, err, fingerprint(state)
-	if i.host.policy.verify() {
-		i.err = i.judge()
-	}
+	i.channel = channelOf(state, i.host.policy.names)
+	i.channel.verdict, i.down, i.seen = verdict, err, fingerprint(state)
+	i.err = i.judge()
 	return i.err
 }
 
-// judge returns why the verdict is not good enough.
+// judge returns why the server is not the one that it must be.
 func (i *inspection) judge() error {
+	p := &i.host.policy
 	switch {
+	case len(p.pins) > 0 && !p.pinned(i.channel):
+		return fmt.Errorf("certificate of %s has none of the fingerprints that %s lists", i.host.name, p.by)
+	case !p.chain:
+		return nil
 	case i.down != nil:
 		return fmt.Errorf("certificate of %s could not be checked: %w", i.host.name, i.down)
-	case i.verdict.State == lookup.Failed:
-		return fmt.Errorf("certificate of %s not verified: %s", i.host.name, i.verdict.Reason)
-	case i.verdict.State != lookup.Verified:
+	case i.channel.verdict.State == lookup.Failed:
+		return fmt.Errorf("certificate of %s not verified: %s", i.host.name, i.channel.verdict.Reason)
+	case i.channel.verdict.State != lookup.Verified:
 		return errors.New("certificate was not checked")
 	}
 	return nil
@@ -109,7 +113,10 @@ func cipherText(state tls.ConnectionState) string {
 	return fmt.Sprintf("%s:%s:%d", version, suite, bits)
 }
 
-var errNoTLS = errors.New("the server does not offer STARTTLS")
+var (
+	errNoTLS    = errors.New("the server does not offer STARTTLS")
+	errUntagged = errors.New("the server does not offer REQUIRETLS, which the message needs")
+)
 
 // secure runs a handshake and says what came of it.
 func (i *inspection) secure(ctx context.Context, l *link,
@@ -117,6 +124,9 @@ func (i *inspection) secure(ctx context.Context, l *link,
 	ref := handshake(ctx, i.config())
 	if i.err != nil {
 		ref = &refusal{fault: faultPeer, err: i.err}
+		if i.down != nil {
+			ref.fault = faultUnchecked
+		}
 	}
 	conn, ok := l.conn.(*tls.Conn)
 	if ref == nil && !ok {
@@ -132,7 +142,7 @@ func (i *inspection) secure(ctx context.Context, l *link,
 	if i.shown != "" {
 		log.Info("mta cert-shown", "subject", address.OneLine(i.shown, 255))
 	}
-	return channel{encrypted: true, verdict: i.verdict}, nil
+	return i.channel, nil
 }
 
 // report logs the verdict, also when the handshake came to nothing because of
@@ -141,12 +151,12 @@ func (i *inspection) report(log *slog.Logger) {
 	if i.seen == "" {
 		return
 	}
-	attrs := []any{"result", i.verdict.State.String(), "fingerprint", i.seen}
+	attrs := []any{"result", i.channel.verdict.State.String(), "fingerprint", i.seen}
 	switch {
-	case i.verdict.State == lookup.Verified:
-		attrs = append(attrs, "identity", address.OneLine(i.verdict.Identity, 255))
-	case i.verdict.State == lookup.Failed:
-		attrs = append(attrs, "reason", address.OneLine(i.verdict.Reason, 255))
+	case i.channel.verdict.State == lookup.Verified:
+		attrs = append(attrs, "identity", address.OneLine(i.channel.verdict.Identity, 255))
+	case i.channel.verdict.State == lookup.Failed:
+		attrs = append(attrs, "reason", address.OneLine(i.channel.verdict.Reason, 255))
 	case i.down != nil:
 		attrs = append(attrs, "error", address.OneLine(i.down.Error(), 255))
 	}

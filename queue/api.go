@@ -67,13 +67,16 @@ type Message struct {
 	Size     int64     // of the stored body, bytes
 	EightBit bool      // BODY=8BITMIME was given
 	UTF8     bool      // SMTPUTF8 was given
-	Ret      string    // DSN RET: "FULL", "HDRS" or empty
-	EnvID    string    // DSN ENVID
-	Session  string    // id of the session that brought it, for logs
-	User     string    // authenticated submitter
-	Helo     string
-	Remote   string // address of the peer as text
-	Created  time.Time
+	// RequireTLS: REQUIRETLS was given (RFC 8689). TLSOptional: the header has
+	// TLS-Required: No.
+	RequireTLS, TLSOptional bool
+	Ret                     string // DSN RET: "FULL", "HDRS" or empty
+	EnvID                   string // DSN ENVID
+	Session                 string // id of the session that brought it, for logs
+	User                    string // authenticated submitter
+	Helo                    string
+	Remote                  string // address of the peer as text
+	Created                 time.Time
 }
 
 // Envelope is one final recipient of a message.
@@ -150,6 +153,15 @@ type Result struct {
 	Remote    string    // host that said so, or empty when it is our own word
 	Relayed   bool      // delivered to an SMTP server that takes over DSN duty (RFC 3461 5.2.2)
 	NotBefore time.Time // Deferred: no attempt before, zero: the schedule's own
+	Security  Security  // relay: of the connection
+}
+
+// Security tells how a message travelled, or was to travel. Levels are those of
+// tls-policy rows; what is empty is not known.
+type Security struct {
+	Wanted string // level wanted at least
+	By     string // who wanted it
+	Had    string // level of the channel
 }
 
 // Worker is how mta and deliver processes take work. Jobs taken are leased to

@@ -32,12 +32,15 @@ type wireMessage struct {
 	Remote   string
 	Size     int64
 	Created  int64
+	Require  bool
+	Optional bool
 }
 
 func toWireMessage(m *Message) wireMessage {
 	return wireMessage{
 		ID: int64(m.ID), Sender: m.Sender, EightBit: m.EightBit, UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID,
 		Session: m.Session, User: m.User, Helo: m.Helo, Remote: m.Remote, Size: m.Size, Created: toMillis(m.Created),
+		Require: m.RequireTLS, Optional: m.TLSOptional,
 	}
 }
 
@@ -45,6 +48,7 @@ func (w *wireMessage) message() Message {
 	return Message{
 		ID: MessageID(w.ID), Sender: w.Sender, EightBit: w.EightBit, UTF8: w.UTF8, Ret: w.Ret, EnvID: w.EnvID,
 		Session: w.Session, User: w.User, Helo: w.Helo, Remote: w.Remote, Size: w.Size, Created: fromMillis(w.Created),
+		RequireTLS: w.Require, TLSOptional: w.Optional,
 	}
 }
 
@@ -173,6 +177,9 @@ type wireResult struct {
 	Remote    string
 	Relayed   bool
 	NotBefore int64
+	Wanted    string
+	By        string
+	Had       string
 }
 
 func toWireResults(list []Result) []wireResult {
@@ -181,6 +188,7 @@ func toWireResults(list []Result) []wireResult {
 		wire[i] = wireResult{
 			Message: int64(r.ID.Message), N: r.ID.N, Outcome: r.Outcome, Code: r.Code, Enhanced: r.Enhanced,
 			Text: cut(r.Text), Remote: cut(r.Remote), Relayed: r.Relayed, NotBefore: toMillis(r.NotBefore),
+			Wanted: cut(r.Security.Wanted), By: cut(r.Security.By), Had: cut(r.Security.Had),
 		}
 	}
 	return wire
@@ -190,6 +198,7 @@ func (w *wireResult) result() Result {
 	return Result{
 		ID: EnvelopeID{MessageID(w.Message), w.N}, Outcome: w.Outcome, Code: w.Code, Enhanced: w.Enhanced,
 		Text: w.Text, Remote: w.Remote, Relayed: w.Relayed, NotBefore: fromMillis(w.NotBefore),
+		Security: Security{Wanted: w.Wanted, By: w.By, Had: w.Had},
 	}
 }
 

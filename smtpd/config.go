@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tabard/internal/config"
+	"tabard/internal/tlsopt"
 )
 
 // Config is what the supervisor tells smtpd: plain data, no table and no key.
@@ -26,9 +27,10 @@ type Listener struct {
 	Index                int    // place among the configuration's listeners, as lookup counts them
 	Name                 string // for logs
 	TLS                  config.TLSMode
-	Verify               config.Verify // what is asked of client certificates
-	HasCertAuth          bool          // cert-auth: certificates log in
-	HasPKI               bool          // lookup has certificates for this listener; without, TLS is not offered
+	Handshake            tlsopt.Options // TLS versions and ciphers
+	Verify               config.Verify  // what is asked of client certificates
+	HasCertAuth          bool           // cert-auth: certificates log in
+	HasPKI               bool           // lookup has certificates for this listener; without, TLS is not offered
 	Auth                 config.AuthMode
 	HasSenders           bool // lookup.Sender is to be asked about authenticated users
 	Tag                  string
@@ -80,7 +82,7 @@ func fromListener(l *config.Listener) Listener {
 		name = "socket"
 	}
 	return Listener{
-		Name: name, TLS: l.TLS, Verify: l.Verify, HasCertAuth: l.CertAuth != "", Auth: l.Auth, Tag: l.Tag, Hostname: l.Hostname,
+		Name: name, TLS: l.TLS, Handshake: l.Handshake, Verify: l.Verify, HasCertAuth: l.CertAuth != "", Auth: l.Auth, Tag: l.Tag, Hostname: l.Hostname,
 		HasPKI: len(l.PKINames) > 0 || len(l.PKITables) > 0, HasSenders: l.Senders != "", HasHostnames: l.Hostnames != "",
 		MaskSource: l.MaskSource, ReceivedAuth: l.ReceivedAuth, NoDSN: l.NoDSN,
 		NormalizeBareNewline: l.NormalizeBareNewline, Socket: l.Socket,

@@ -109,7 +109,6 @@ func cipherText(state tls.ConnectionState) string {
 // tlsConfig is the configuration of a listener's handshakes.
 func (s *Server) tlsConfig(ln *Listener) *tls.Config {
 	cfg := &tls.Config{
-		MinVersion: tls.VersionTLS12,
 		// A resumed session would skip the choice of a certificate, so that a
 		// replaced one went on being vouched for, and the check of the client's.
 		// Tickets also break senders that resume towards another server
@@ -119,6 +118,7 @@ func (s *Server) tlsConfig(ln *Listener) *tls.Config {
 			return s.certificate(h, ln)
 		},
 	}
+	ln.Handshake.Apply(cfg)
 	if ln.Verify != config.VerifyNone {
 		cfg.ClientAuth = tls.RequestClientCert // lookup judges it, not crypto/tls
 	}

@@ -148,6 +148,26 @@ func RelaySenderKeys(sender, delim string) []string {
 	return append(keys, "@"+domain, "*")
 }
 
+// TLSPolicyKeys returns the keys to try, in order, for a destination domain or
+// the name of a relay in service tlspolicy: "a.example.org", then for each parent
+// "*.example.org" and ".example.org" (Postfix' form), and "*". The forms of a
+// parent stand for any name below it. A host that is an address has itself, IPv6
+// in brackets, and "*".
+func TLSPolicyKeys(name string) []string {
+	name = strings.TrimSuffix(name, ".")
+	if ip, err := netip.ParseAddr(name); err == nil {
+		return []string{AddrKey(ip), "*"}
+	}
+	keys := nonEmpty(name)
+	if strings.HasPrefix(name, "[") || strings.HasPrefix(name, "/") {
+		return append(keys, "*")
+	}
+	for _, parent, ok := strings.Cut(name, "."); ok && parent != ""; _, parent, ok = strings.Cut(parent, ".") {
+		keys = append(keys, "*."+parent, "."+parent)
+	}
+	return append(keys, "*")
+}
+
 func nonEmpty(s string) []string {
 	if s == "" {
 		return nil

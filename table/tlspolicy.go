@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"tabard/internal/address"
+	"tabard/internal/tlsopt"
 )
 
 // TLSLevel says how a connection to a server must be secured. The names are
@@ -50,8 +51,10 @@ type Policy struct {
 	Names []string
 	// Fingerprints are SHA-256 digests of certificates or of their public keys.
 	Fingerprints [][32]byte
-	// Protocols and Ciphers are as written; empty: the defaults.
+	// Protocols and Ciphers are as written; empty: the defaults. Handshake is
+	// what they mean.
 	Protocols, Ciphers string
+	Handshake          tlsopt.Options
 }
 
 // ParseTLSPolicy reads "LEVEL [option=value ...]", in one column or several:
@@ -81,6 +84,15 @@ func ParseTLSPolicy(row Row) (Policy, error) {
 	}
 	if level == TLSFingerprint && len(p.Fingerprints) == 0 {
 		return Policy{}, fmt.Errorf("tlspolicy: fingerprint names no digest")
+	}
+	ciphers := p.Ciphers
+	switch strings.ToLower(ciphers) {
+	case "high", "medium": // Postfix' grades: every cipher that is offered here is of both
+		ciphers = ""
+	}
+	var err error
+	if p.Handshake, err = tlsopt.Parse(p.Protocols, ciphers); err != nil {
+		return Policy{}, fmt.Errorf("tlspolicy: %w", err)
 	}
 	return p, nil
 }

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"crypto/tls"
 	"testing"
 	"time"
+
+	"tabard/internal/tlsopt"
 )
 
 func TestActions(t *testing.T) {
@@ -42,7 +45,8 @@ func TestActions(t *testing.T) {
 		{"relay helo [192.0.2.1]", Action{Method: MethodRelay, Helo: "[192.0.2.1]"}},
 		{"relay pki mx.example.org ca <t>", Action{Method: MethodRelay, PKIName: "mx.example.org", CATable: "t"}},
 		{"relay pki <t> ca example.org", Action{Method: MethodRelay, PKITable: "t", CAName: "example.org"}},
-		{"relay ciphers X protocols Y", Action{Method: MethodRelay, Ciphers: "X", Protocols: "Y"}},
+		{"relay ciphers ECDHE-RSA-AES256-GCM-SHA384 protocols TLSv1.2", Action{Method: MethodRelay, Handshake: tlsopt.Options{
+			Min: tls.VersionTLS12, Max: tls.VersionTLS12, Suites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384}}}},
 		{"relay mail-from b@x.example srs filter { f g }", Action{Method: MethodRelay, MailFrom: "b@x.example", SRS: true, Filters: []string{"f", "g"}}},
 	}
 	for _, tt := range tests {

@@ -9,6 +9,8 @@ package config
 import (
 	"fmt"
 	"time"
+
+	"tabard/internal/tlsopt"
 )
 
 // Pos is a place in a configuration file. Line and Col count from 1; Col counts
@@ -186,12 +188,11 @@ type Listener struct {
 	Port                 string // number or service name; never empty after parsing ("25", or "465" for smtps)
 	TLS                  TLSMode
 	Verify               Verify
-	PKINames             []string   // `pki NAME`, first is the default
-	PKITables            []TableRef // `pki <table>`
-	CAName               string     // `ca NAME`
-	CATable              TableRef   // `ca <table>`
-	Ciphers              string
-	Protocols            string
+	PKINames             []string       // `pki NAME`, first is the default
+	PKITables            []TableRef     // `pki <table>`
+	CAName               string         // `ca NAME`
+	CATable              TableRef       // `ca <table>`
+	Handshake            tlsopt.Options // `ciphers` and `protocols`, here or globally
 	Auth                 AuthMode
 	AuthTable            TableRef // empty with Auth set: system accounts
 	CertAuth             TableRef // `cert-auth <table>`
@@ -259,8 +260,7 @@ type Action struct {
 	PKITable     TableRef
 	CAName       string
 	CATable      TableRef
-	Ciphers      string
-	Protocols    string
+	Handshake    tlsopt.Options // `ciphers` and `protocols`
 	MailFrom     string
 	Filters      []string
 	SRS          bool
@@ -368,13 +368,13 @@ type Queue struct {
 
 // SMTP holds the `smtp` directives.
 type SMTP struct {
-	Ciphers              string
-	MaxMails             int    // messages per session, default 100
-	MaxRcpt              int    // recipients per message, default 1000
-	MaxConnections       int    // sessions at once over all listeners, default 1000
-	MaxErrors            int    // refused commands until a session is closed, default 20
-	MaxMessageSize       int64  // bytes, default 36700160
-	SubAddrDelim         string // one character, default "+"
+	Ciphers              []uint16 // cipher suites of TLS 1.2 for listeners that name none; empty: all that are secure
+	MaxMails             int      // messages per session, default 100
+	MaxRcpt              int      // recipients per message, default 1000
+	MaxConnections       int      // sessions at once over all listeners, default 1000
+	MaxErrors            int      // refused commands until a session is closed, default 20
+	MaxMessageSize       int64    // bytes, default 36700160
+	SubAddrDelim         string   // one character, default "+"
 	NormalizeBareNewline bool
 }
 

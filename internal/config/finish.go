@@ -1,5 +1,7 @@
 package config
 
+import "crypto/tls"
+
 // finish checks what only the whole text can tell, and applies defaults.
 func (p *parser) finish() {
 	fail := func(err *Error) { p.errs = append(p.errs, err) }
@@ -37,6 +39,9 @@ func (p *parser) finishListener(l *Listener, bareNewline *bool) {
 	if l.CertAuth != "" && l.CAName == "" && l.CATable == "" {
 		// The system's authorities vouch for everybody in the world.
 		p.errs = append(p.errs, errorAt(l.Pos, "cert-auth needs the authorities that may vouch for clients; expected ca NAME or ca <TABLE> here, or a global ca <TABLE>"))
+	}
+	if l.TLS != TLSNone && len(l.Handshake.Suites) == 0 && l.Handshake.Min != tls.VersionTLS13 {
+		l.Handshake.Suites = p.cfg.SMTP.Ciphers
 	}
 	l.NormalizeBareNewline = p.cfg.SMTP.NormalizeBareNewline
 	if bareNewline != nil {

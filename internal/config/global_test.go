@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/tls"
 	"testing"
 	"time"
 )
@@ -27,7 +28,7 @@ func TestGlobals(t *testing.T) {
 		{"queue encryption stdin", func(c *Config) { c.Queue.Encryption = "stdin" }},
 		{"queue sqlite:/q.db", func(c *Config) { c.Queue.Driver, c.Queue.Source = "sqlite", "/q.db" }},
 		{"queue postgres://h/q?a=b", func(c *Config) { c.Queue.Driver, c.Queue.Source = "postgres", "postgres://h/q?a=b" }},
-		{"smtp ciphers HIGH", func(c *Config) { c.SMTP.Ciphers = "HIGH" }},
+		{"smtp ciphers ECDHE-RSA-AES256-GCM-SHA384", func(c *Config) { c.SMTP.Ciphers = []uint16{tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384} }},
 		{"smtp limit max-mails 1 max-rcpt 2", func(c *Config) { c.SMTP.MaxMails, c.SMTP.MaxRcpt = 1, 2 }},
 		{"smtp limit max-connections 3 max-errors 4", func(c *Config) { c.SMTP.MaxConnections, c.SMTP.MaxErrors = 3, 4 }},
 		{"smtp max-message-size 1000", func(c *Config) { c.SMTP.MaxMessageSize = 1000 }},

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+
+	"tabard/internal/tlsopt"
 )
 
 // Limits of OpenSMTPD on a listener.
@@ -88,14 +90,14 @@ func listenOptions() []option[listener] {
 		{word: "bare-newline", parse: (*parser).listenBareNewline, group: "bare-newline"},
 		{word: "ca", parse: func(p *parser, l *listener) *Error { return p.caArg(&l.CAName, &l.CATable) }},
 		{word: "cert-auth", parse: func(p *parser, l *listener) *Error { return p.tableArg(&l.CertAuth, "cert-auth", mapOrDynamic) }},
-		text("ciphers", "list of ciphers", func(l *listener) *string { return &l.Ciphers }),
+		ciphersOption(func(l *listener) *tlsopt.Options { return &l.Handshake }),
 		{word: "hostname", parse: func(p *parser, l *listener) *Error { return p.hostName(&l.Hostname) }},
 		tableOption("hostnames", mapOrDynamic, func(l *listener) *TableRef { return &l.Hostnames }),
 		{word: "inet4", parse: family(4), group: "address family"},
 		{word: "inet6", parse: family(6), group: "address family"},
 		{word: "pki", parse: (*parser).listenPKI, many: true},
 		{word: "port", parse: (*parser).listenPort},
-		text("protocols", "list of TLS versions", func(l *listener) *string { return &l.Protocols }),
+		protocolsOption(func(l *listener) *tlsopt.Options { return &l.Handshake }),
 		flag("proxy-v2", func(l *listener) *bool { return &l.ProxyV2 }),
 		flag("received-auth", func(l *listener) *bool { return &l.ReceivedAuth }),
 		{word: "senders", parse: (*parser).senders},
@@ -231,6 +233,9 @@ func checkListener(l *listener) *Error {
 		return errorAt(l.Pos, "verify requires tls-require or smtps")
 	case l.CertAuth != "":
 		return errorAt(l.Pos, "cert-auth requires tls, tls-require or smtps")
+	}
+	if err := checkHandshake(l.Pos, l.Handshake); err != nil {
+		return err
 	}
 	if l.TLS == TLSStart && l.Verify == VerifyRequire {
 		return errorAt(l.Pos, "a client that need not use TLS cannot be made to present a certificate; "+

@@ -1,8 +1,11 @@
 package config
 
 import (
+	"crypto/tls"
 	"strings"
 	"testing"
+
+	"tabard/internal/tlsopt"
 )
 
 func TestListeners(t *testing.T) {
@@ -37,7 +40,11 @@ func TestListeners(t *testing.T) {
 		{"lo filter f", Listener{Host: "lo", Port: "25", Filters: []string{"f"}}},
 		{"lo filter { f,\n g }", Listener{Host: "lo", Port: "25", Filters: []string{"f", "g"}}},
 		{"lo mask-src received-auth no-dsn proxy-v2", Listener{Host: "lo", Port: "25", MaskSource: true, ReceivedAuth: true, NoDSN: true, ProxyV2: true}},
-		{"lo ciphers HIGH protocols tlsv1.3", Listener{Host: "lo", Port: "25", Ciphers: "HIGH", Protocols: "tlsv1.3"}},
+		{"lo tls pki * protocols tlsv1.3", Listener{Host: "lo", Port: "25", TLS: TLSStart, PKINames: []string{"*"},
+			Handshake: tlsopt.Options{Min: tls.VersionTLS13, Max: tls.VersionTLS13}}},
+		{`lo smtps pki * ciphers "ECDHE-RSA-AES128-GCM-SHA256" protocols ">=TLSv1.2"`, Listener{Host: "lo", Port: "465", TLS: TLSImplicit,
+			PKINames: []string{"*"}, Handshake: tlsopt.Options{Min: tls.VersionTLS12, Max: tls.VersionTLS13,
+				Suites: []uint16{tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256}}}},
 		{"lo bare-newline normalize", Listener{Host: "lo", Port: "25", NormalizeBareNewline: true}},
 		{"lo smtp bare-newline normalize", Listener{Host: "lo", Port: "25", NormalizeBareNewline: true}},
 		{"lo bare-newline reject", Listener{Host: "lo", Port: "25"}},

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"tabard/internal/address"
+	"tabard/internal/tlsopt"
 )
 
 // relay reads the options of `action "NAME" relay`.
@@ -16,6 +17,9 @@ func (p *parser) relay(a *Action) *Error {
 	if err := p.checkRelay(a); err != nil {
 		return err
 	}
+	if err := checkHandshake(a.Pos, a.Handshake); err != nil {
+		return err
+	}
 	return p.checkStatic(a)
 }
 
@@ -24,7 +28,7 @@ func relayOptions() []option[Action] {
 		tableOption("auth", mapOrDynamic, func(a *Action) *TableRef { return &a.Auth }),
 		{word: "backup", parse: (*parser).backup},
 		{word: "ca", parse: func(p *parser, a *Action) *Error { return p.caArg(&a.CAName, &a.CATable) }},
-		text("ciphers", "list of ciphers", func(a *Action) *string { return &a.Ciphers }),
+		ciphersOption(func(a *Action) *tlsopt.Options { return &a.Handshake }),
 		tableOption("domain", mapOrDynamic, func(a *Action) *TableRef { return &a.Domain }),
 		{word: "filter", parse: func(p *parser, a *Action) *Error { return p.filterArg(&a.Filters) }},
 		{word: "helo", parse: func(p *parser, a *Action) *Error { return p.hostName(&a.Helo) }},
@@ -33,7 +37,7 @@ func relayOptions() []option[Action] {
 		flag("insecure-auth", func(a *Action) *bool { return &a.InsecureAuth }),
 		{word: "mail-from", parse: (*parser).relayMailFrom},
 		{word: "pki", parse: func(p *parser, a *Action) *Error { return p.pkiArg(&a.PKIName, &a.PKITable) }},
-		text("protocols", "list of TLS versions", func(a *Action) *string { return &a.Protocols }),
+		protocolsOption(func(a *Action) *tlsopt.Options { return &a.Handshake }),
 		tableOption("sender", mapOrDynamic, func(a *Action) *TableRef { return &a.Sender }),
 		tableOption("src", anyShape, func(a *Action) *TableRef { return &a.Src }),
 		{word: "srs", parse: (*parser).relaySRS},

@@ -109,7 +109,7 @@ func (p *parser) smtp(pos Pos) *Error {
 		word, err = p.oneOf("normalize", "reject")
 		p.cfg.SMTP.NormalizeBareNewline = word == "normalize"
 	case "ciphers":
-		return p.name(&p.cfg.SMTP.Ciphers, "list of ciphers")
+		return p.ciphers(&p.cfg.SMTP.Ciphers)
 	case "limit":
 		return p.smtpLimits()
 	case "max-message-size":

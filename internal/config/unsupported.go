@@ -32,7 +32,6 @@ func listenerGaps() []gap[Listener] {
 		{"auth without a table (system accounts)", func(l *Listener) bool { return l.Auth != AuthNone && l.AuthTable == "" }},
 		{"senders masquerade", func(l *Listener) bool { return l.Masquerade }},
 		{"proxy-v2", func(l *Listener) bool { return l.ProxyV2 }},
-		{"ciphers and protocols", func(l *Listener) bool { return l.Ciphers != "" || l.Protocols != "" }},
 		{"filters", func(l *Listener) bool { return len(l.Filters) > 0 }},
 	}
 }
@@ -41,9 +40,6 @@ func actionGaps() []gap[Action] {
 	return []gap[Action]{
 		{"forward-only (.forward files)", func(a *Action) bool { return a.Method == MethodForwardOnly }},
 		{"mda wrappers", func(a *Action) bool { return a.Wrapper != "" }},
-		{"tls-policy", func(a *Action) bool { return a.TLSPolicy != "" }},
-		{"insecure-auth", func(a *Action) bool { return a.InsecureAuth }},
-		{"ciphers and protocols", func(a *Action) bool { return a.Ciphers != "" || a.Protocols != "" }},
 		{"filters", func(a *Action) bool { return len(a.Filters) > 0 }},
 	}
 }
@@ -63,7 +59,6 @@ func globalGaps() []gap[Config] {
 		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
 		{"queue compression", given("queue compression")},
 		{"queue encryption", given("queue encryption")},
-		{"smtp ciphers", given("smtp ciphers")},
 		{"mta limit", given("mta limit")},
 		{"mta max-deferred", given("mta max-deferred")},
 		{"mda limit", given("mda limit")},
