@@ -30,7 +30,7 @@ func deliveryAttrs(job *queue.Job, env queue.Envelope, r queue.Result, source, r
 		"evpid", env.ID.String(), "from", "<" + job.Message.Sender + ">", "to", "<" + env.Address + ">",
 		"rcpt", "<" + rcpt + ">", "source", source, "relay", relay, "delay", delay.String(),
 		"result", resultWord(r.Outcome), "stat", stat(r),
-		"tls", orDash(r.Security.Had), "tls-wanted", orDash(r.Security.Wanted), "tls-by", orDash(r.Security.By),
+		"tls", orDash(r.Security.Had), "wanted", orDash(r.Security.Wanted), "by", orDash(r.Security.By),
 	}
 }
 

@@ -194,7 +194,7 @@ func TestSecurityTold(t *testing.T) {
 			if res := w.start().one("x@example.org"); res.Security != tt.want {
 				t.Errorf("%+v, want %+v: %s", res.Security, tt.want, stat(res))
 			}
-			line := fmt.Sprintf("tls=%s tls-wanted=%s tls-by=", tt.want.Had, tt.want.Wanted)
+			line := fmt.Sprintf("tls=%s wanted=%s by=", tt.want.Had, tt.want.Wanted)
 			if !strings.Contains(w.log.String(), line) {
 				t.Errorf("no %q in\n%s", line, w.log)
 			}
