@@ -95,9 +95,9 @@ func withSubject(messages []string, subject string) string {
 	return ""
 }
 
-// TestReceiveFromOpenSMTPD lets a real OpenSMTPD deliver to each kind of listener,
-// over TLS that it verifies: as anybody, with a password, and with a certificate
-// in place of one.
+// TestReceiveFromOpenSMTPD lets a real OpenSMTPD deliver by each of its schemes to
+// each kind of listener, over TLS that it verifies where it does: as anybody, with
+// a password, and with a certificate in place of one.
 func TestReceiveFromOpenSMTPD(t *testing.T) {
 	s := startQuickstart(t)
 	s.edit(func(text string) string {
@@ -110,6 +110,8 @@ func TestReceiveFromOpenSMTPD(t *testing.T) {
 	cases := []struct {
 		name, relay, with, verdict, auth string
 	}{
+		{"plain", `host "smtp+notls://localhost:` + smtp + `"`, "ESMTP", "", ""},
+		{"opportunistic", `host "smtp://localhost:` + smtp + `"`, "ESMTPS", "unchecked", ""},
 		{"anybody", `host "smtp+tls://localhost:` + smtp + `"`, "ESMTPS", "unchecked", ""},
 		{"certificate", `host "smtp+tls://localhost:` + smtp + `" pki "mx"`, "ESMTPSA", "verified", auth},
 		{"password", `host "smtp+tls://in@localhost:` + submit + `" auth <secrets>`, "ESMTPSA", "unchecked", auth},
@@ -125,18 +127,21 @@ func TestReceiveFromOpenSMTPD(t *testing.T) {
 			eventually(t, "the message is in the Maildir", func() bool { return len(s.maildir(s.user)) == i+1 })
 			text := withSubject(s.maildir(s.user), c.name)
 			for _, want := range []string{
-				"Received: from opensmtpd.example (localhost [127.0.0.1])\n\tby localhost (Tabard) with " + c.with + " id ", "_SHA256:" + c.verdict + ")\n",
+				"Received: from opensmtpd.example (localhost [127.0.0.1])\n\tby localhost (Tabard) with " + c.with + " id ",
 				"Received: from localhost (opensmtpd.example [local])\n\tby opensmtpd.example (OpenSMTPD) with ", "\n\n.\nbody\n",
 			} {
 				if !strings.Contains(text, want) {
 					t.Errorf("the message lacks %q:\n%s", want, text)
 				}
 			}
+			if c.verdict != "" != strings.Contains(text, "_SHA256:"+c.verdict) {
+				t.Errorf("want a certificate that is %q:\n%s", c.verdict, text)
+			}
 			if strings.Contains(text, auth) != (c.auth != "") {
 				t.Errorf("want authentication %q:\n%s", c.auth, text)
 			}
-			if !strings.Contains(o.Log(), `mta server-cert-check result="success"`) {
-				t.Error("OpenSMTPD did not verify us")
+			if verified := strings.Contains(o.Log(), `mta server-cert-check result="success"`); verified != (c.verdict != "") {
+				t.Errorf("OpenSMTPD verified us: %t", verified)
 			}
 		})
 	}
@@ -170,8 +175,9 @@ func TestOpenSMTPDRefuses(t *testing.T) {
 	}
 }
 
-// TestRelayToOpenSMTPD sends mail to each kind of listener of a real OpenSMTPD,
-// over verified TLS, with a password, and to one that demands a certificate.
+// TestRelayToOpenSMTPD sends mail by each scheme to each kind of listener of a real
+// OpenSMTPD: in clear, over verified TLS, with a password, and to one that demands
+// a certificate.
 func TestRelayToOpenSMTPD(t *testing.T) {
 	s := startQuickstart(t)
 	s.edit(func(text string) string {
@@ -186,9 +192,10 @@ func TestRelayToOpenSMTPD(t *testing.T) {
 	opt.Lines = append(opt.Lines, fmt.Sprintf(`table "users" "file:%susers"`, osmtpdtest.FilesDir))
 	opt.Listeners = []string{
 		`tls pki "mx"`, `smtps pki "mx" auth <users> received-auth`,
-		`tls-require pki "mx" auth <users> received-auth`, `tls-require verify pki "other" ca "tabard"`,
+		`tls-require pki "mx" auth <users> received-auth`, `tls-require verify pki "other" ca "tabard"`, "",
 	}
-	opt.Domains = []string{"starttls.example", "smtps.example", "password.example", "verify.example", "guess.example", "othername.example"}
+	opt.Domains = []string{"starttls.example", "smtps.example", "password.example", "verify.example",
+		"clear.example", "fallback.example", "opportunistic.example", "ssl.example", "guess.example", "othername.example", "notls.example"}
 	o := osmtpdtest.Begin(t, opt)
 	s.exec(`INSERT INTO relay_credentials (label, username, password) VALUES ('good', 'robot', 's3cret'), ('bad', 'robot', 'guess')`)
 	// YES only where the listener has "verify".
@@ -197,13 +204,17 @@ func TestRelayToOpenSMTPD(t *testing.T) {
 		{"smtps.example", "smtps://good@localhost:" + portOf(t, o.Addrs[1]), "with ESMTPSA id * (TLSv1.3:TLS_AES_256_GCM_SHA384:256:NO) auth=yes user=robot\n"},
 		{"password.example", "tls://good@localhost:" + portOf(t, o.Addrs[2]), "with ESMTPSA id * (TLSv1.3:TLS_AES_256_GCM_SHA384:256:NO) auth=yes user=robot\n"},
 		{"verify.example", "tls://localhost:" + portOf(t, o.Addrs[3]), "with ESMTPS id * (TLSv1.3:TLS_AES_256_GCM_SHA384:256:YES)\n"},
+		{"clear.example", "smtp://localhost:" + portOf(t, o.Addrs[0]), "with ESMTP id *\n"},
+		{"fallback.example", "smtp+tls://localhost:" + portOf(t, o.Addrs[4]), "with ESMTP id *\n"},
+		{"opportunistic.example", "smtp+tls://localhost:" + portOf(t, o.Addrs[0]), "with ESMTPS id * (TLSv1.3:TLS_AES_256_GCM_SHA384:256:NO)\n"},
+		{"ssl.example", "ssl://localhost:" + portOf(t, o.Addrs[0]), "with ESMTPS id * (TLSv1.3:TLS_AES_256_GCM_SHA384:256:NO)\n"},
 	}
 	for _, c := range cases {
 		s.exec(`INSERT INTO relays (match, url) VALUES (?, ?)`, c.domain, c.url)
 	}
-	// These two wait.
-	s.exec(`INSERT INTO relays (match, url) VALUES ('guess.example', ?), ('othername.example', ?)`,
-		"tls://bad@localhost:"+portOf(t, o.Addrs[2]), "tls://127.0.0.1:"+portOf(t, o.Addrs[0]))
+	// These wait.
+	s.exec(`INSERT INTO relays (match, url) VALUES ('guess.example', ?), ('othername.example', ?), ('notls.example', ?)`,
+		"tls://bad@localhost:"+portOf(t, o.Addrs[2]), "tls://127.0.0.1:"+portOf(t, o.Addrs[0]), "tls://localhost:"+portOf(t, o.Addrs[4]))
 	d := dialSMTP(t, s.submit)
 	d.startTLS(s.trust("localhost"))
 	d.send("EHLO client.example", "250")
@@ -213,6 +224,7 @@ func TestRelayToOpenSMTPD(t *testing.T) {
 	}
 	s.log.await(t, `to=<x@guess\.example>.*result="?TempFail`)
 	s.log.await(t, `to=<x@othername\.example>.*result="?TempFail`)
+	s.log.await(t, `to=<x@notls\.example>.*result="?TempFail`)
 	ctx, cancel := context.WithTimeout(t.Context(), waitLong)
 	defer cancel()
 	got, err := o.Await(ctx, len(cases))

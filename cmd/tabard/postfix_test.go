@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,8 +15,8 @@ import (
 
 // startPostfixPeer starts a real Postfix with a certificate of its own
 // authority, and adds that authority to the server's table, so that the server
-// trusts it. relayTo is where Postfix sends what it does not keep.
-func (s *server) startPostfixPeer(relayTo string) *posttest.Server {
+// trusts it; it trusts the server's. more changes the options.
+func (s *server) startPostfixPeer(more ...func(*posttest.Options)) *posttest.Server {
 	s.t.Helper()
 	dir := s.t.TempDir()
 	now := time.Now()
@@ -36,12 +35,11 @@ func (s *server) startPostfixPeer(relayTo string) *posttest.Server {
 	}
 	opt := posttest.Options{
 		Hostname: "postfix.example", Domains: []string{"postfix.example"}, TLS: "encrypt",
-		CertFile: filepath.Join(dir, "chain.pem"), KeyFile: filepath.Join(dir, "key.pem"),
+		CertFile: filepath.Join(dir, "chain.pem"), KeyFile: filepath.Join(dir, "key.pem"), CAFile: filepath.Join(s.dir, "ca.pem"),
 		Main: []string{"smtpd_tls_received_header = yes"},
 	}
-	if relayTo != "" {
-		opt.Relayhost, opt.ClientTLS, opt.CAFile = relayTo, "verify", filepath.Join(s.dir, "ca.pem")
-		opt.Main = append(opt.Main, "smtp_tls_verify_cert_match = hostname, dot-nexthop")
+	for _, f := range more {
+		f(&opt)
 	}
 	p, err := posttest.Start(context.Background(), opt)
 	if err != nil {
@@ -56,52 +54,111 @@ func (s *server) startPostfixPeer(relayTo string) *posttest.Server {
 	return p
 }
 
-// TestRelayToPostfix sends mail through Tabard to a real Postfix over verified
-// TLS, and finds the right Received lines of both.
-func TestRelayToPostfix(t *testing.T) {
-	s := startQuickstart(t)
-	p := s.startPostfixPeer("")
-	_, port, _ := net.SplitHostPort(p.Addr)
-	tabard(t, "relay", "add", "postfix.example", "tls://localhost:"+port, "-c", s.config)
-	d := dialSMTP(t, s.submit)
+// submission logs in on the submission port.
+func (s *server) submission() *dialogue {
+	s.t.Helper()
+	d := dialSMTP(s.t, s.submit)
 	d.startTLS(s.trust("localhost"))
 	d.send("EHLO client.example", "250")
 	d.send("AUTH PLAIN "+plain(s.user, s.password), "235")
-	d.sendMail(s.user, "someone@postfix.example", "Subject: to Postfix\n\n..a line with a dot\n"+strings.Repeat("x", 900)+"\nend")
+	return d
+}
+
+// toPostfix is mail to a domain that a real Postfix keeps, how the server sends
+// it there, and the Received line that Postfix writes of that.
+type toPostfix struct{ domain, url, received string }
+
+// TestRelayToPostfix sends mail through Tabard to a real Postfix by every scheme,
+// with a password and with a certificate, and finds the right Received lines of
+// both.
+func TestRelayToPostfix(t *testing.T) {
+	s := startQuickstart(t)
+	s.edit(func(text string) string {
+		return strings.Replace(text, "relay domain <mail> auth <mail>\n", "relay domain <mail> auth <mail> pki <mail>\n", 1)
+	})
+	p := s.startPostfixPeer(func(o *posttest.Options) {
+		o.Users = map[string]string{"robot": "s3cret"}
+		o.Main = append(o.Main, "smtpd_tls_ask_ccert = yes", "smtpd_delay_reject = yes")
+		o.Listeners = []string{
+			"-o smtpd_tls_security_level=none",
+			"-o smtpd_tls_wrappermode=yes -o smtpd_client_restrictions=permit_sasl_authenticated,reject",
+			"-o smtpd_client_restrictions=permit_sasl_authenticated,reject",
+			"-o smtpd_tls_req_ccert=yes",
+		}
+		o.Domains = []string{"postfix.example", "clear.example", "fallback.example", "opportunistic.example", "ssl.example", "smtps.example",
+			"password.example", "certificate.example", "noverify.example", "guess.example", "notls.example", "othername.example"}
+	})
+	var port []string
+	for _, addr := range p.Addrs {
+		port = append(port, portOf(t, addr))
+	}
+	tls, robot := "(using TLSv1.3 with cipher ", "(Authenticated sender: robot)"
+	cases := []toPostfix{
+		{"clear.example", "smtp://localhost:" + port[1], "with ESMTP id "},
+		{"fallback.example", "smtp+tls://localhost:" + port[1], "with ESMTP id "},
+		{"opportunistic.example", "smtp+tls://localhost:" + port[0], tls},
+		{"postfix.example", "tls://localhost:" + port[0], tls},
+		{"ssl.example", "ssl://localhost:" + port[0], tls},
+		{"smtps.example", "smtps://good@localhost:" + port[2], robot},
+		{"password.example", "tls://good@localhost:" + port[3], robot},
+		{"certificate.example", "tls://localhost:" + port[4], `(Client CN "localhost", Issuer `},
+	}
+	waits := []toPostfix{
+		{"guess.example", "smtps://bad@localhost:" + port[2], "535 5.7.8"},
+		{"notls.example", "tls://localhost:" + port[1], "does not offer STARTTLS"},
+		{"othername.example", "tls://127.0.0.1:" + port[0], "not verified"}, // there is no authority for the name
+	}
+	s.exec(`INSERT INTO relay_credentials (label, username, password) VALUES ('good', 'robot', 's3cret'), ('bad', 'robot', 'guess')`)
+	d := s.submission()
+	for _, c := range append(waits, cases...) {
+		s.exec(`INSERT INTO relays (match, url) VALUES (?, ?)`, c.domain, c.url)
+		d.sendMail(s.user, "x@"+c.domain, "Subject: "+c.domain+"\n\n..a line with a dot\n"+strings.Repeat("x", 900)+"\nend")
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), waitLong)
 	defer cancel()
-	got, err := p.Await(ctx, 1)
+	got, err := p.Await(ctx, len(cases))
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, s.log, p.Log())
 	}
-	for _, want := range []string{
-		"\n.a line with a dot\n" + strings.Repeat("x", 900) + "\nend\n",
-		"(using TLSv1.3 with cipher",               // Postfix' Received line, about us
-		"by postfix.example (Postfix) with ESMTPS", //
-		"\tby localhost (Tabard) with ESMTPSA id ", // ours, about the client
-		":unchecked)",
-	} {
-		if !strings.Contains(got[0], want) {
-			t.Errorf("Postfix' copy lacks %q:\n%s", want, got[0])
+	for _, c := range cases {
+		text := withSubject(got, c.domain)
+		for _, want := range []string{
+			c.received, "by postfix.example (Postfix) with ESMTP", "\tby localhost (Tabard) with ESMTPSA id ", ":unchecked)",
+			"\n.a line with a dot\n" + strings.Repeat("x", 900) + "\nend\n",
+		} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%s: Postfix' copy lacks %q:\n%s", c.domain, want, text)
+			}
+		}
+		if encrypted := strings.Contains(text, tls); encrypted == strings.HasSuffix(c.url, port[1]) {
+			t.Errorf("%s: encrypted: %t:\n%s", c.domain, encrypted, text)
 		}
 	}
 	s.log.await(t, `mta .*verified`)
+	s.keepWaiting(p, waits, len(cases))
+}
 
-	// The same certificate without an authority for the name: the mail waits,
-	// nothing goes in clear.
-	tabard(t, "relay", "add", "other.example", "tls://127.0.0.1:"+port, "-c", s.config)
-	d.sendMail(s.user, "other@other.example", "Subject: must wait\n\nbody")
-	s.log.await(t, `to=<other@other\.example>.*result="?TempFail`)
-	if got, err := p.Messages(); err != nil || len(got) != 1 {
-		t.Errorf("Postfix has %d messages, %v; want the first one only", len(got), err)
+// keepWaiting wants mail to stay in the queue, and empties it.
+func (s *server) keepWaiting(p *posttest.Server, waits []toPostfix, arrived int) {
+	t := s.t
+	t.Helper()
+	for _, c := range waits {
+		s.log.await(t, `to=<x@`+c.domain+`>.*result="?TempFail.*`+c.received)
 	}
-	if out := tabard(t, "queue", "ls", "-c", s.config); !strings.Contains(out, "<other@other.example>") {
-		t.Errorf("the message does not wait in the queue:\n%s", out)
+	if got, err := p.Messages(); err != nil || len(got) != arrived {
+		t.Errorf("Postfix has %d messages, %v; want %d", len(got), err, arrived)
 	}
-	if out := tabard(t, "queue", "retry", "all", "-c", s.config); out != "1 envelopes made due\n" {
+	out := tabard(t, "queue", "ls", "-c", s.config)
+	for _, c := range waits {
+		if !strings.Contains(out, "<x@"+c.domain+">") {
+			t.Errorf("the message to %s does not wait in the queue:\n%s", c.domain, out)
+		}
+	}
+	all := fmt.Sprintf("%d envelopes ", len(waits))
+	if out := tabard(t, "queue", "retry", "all", "-c", s.config); out != all+"made due\n" {
 		t.Errorf("queue retry all: %s", out)
 	}
-	if out := tabard(t, "queue", "rm", "all", "-c", s.config); out != "1 envelopes removed\n" {
+	if out := tabard(t, "queue", "rm", "all", "-c", s.config); out != all+"removed\n" {
 		t.Errorf("queue rm all: %s", out)
 	}
 	if out := tabard(t, "queue", "ls", "--json", "-c", s.config); out != "[]\n" {
@@ -109,26 +166,55 @@ func TestRelayToPostfix(t *testing.T) {
 	}
 }
 
-// TestReceiveFromPostfix lets a real Postfix deliver to Tabard over TLS that it
-// verifies, pipelining as it likes.
+// TestReceiveFromPostfix lets a real Postfix deliver to each kind of listener: in
+// clear, over TLS that it verifies, pipelining as it likes, and with a password.
 func TestReceiveFromPostfix(t *testing.T) {
 	s := startQuickstart(t)
-	_, port, _ := net.SplitHostPort(s.smtp)
-	p := s.startPostfixPeer("[localhost]:" + port)
-	const n = 5
-	for i := range n {
-		text := fmt.Sprintf("Subject: from Postfix %d\n\n.\nbody\n", i)
-		if err := p.Sendmail(context.Background(), "sender@postfix.example", []string{s.user}, text); err != nil {
-			t.Fatal(err)
+	s.edit(func(text string) string {
+		return strings.ReplaceAll(text, " senders <mail>\n", " senders <mail> received-auth\n")
+	})
+	smtp, smtps, submit := portOf(t, s.smtp), portOf(t, s.smtps), portOf(t, s.submit)
+	auth := "(auth=yes user=" + s.user + ")"
+	cases := []struct{ name, to, options, with, auth string }{
+		{"clear", smtp, "-o smtp_tls_security_level=none", "ESMTP", ""},
+		{"tls", smtp, "", "ESMTPS", ""},
+		{"wrapped", smtps, "-o smtp_tls_wrappermode=yes -o smtp_sasl_auth_enable=yes", "ESMTPSA", auth},
+		{"password", submit, "-o smtp_sasl_auth_enable=yes", "ESMTPSA", auth},
+	}
+	p := s.startPostfixPeer(func(o *posttest.Options) {
+		o.Relayhost, o.ClientTLS = "[localhost]:"+smtp, "verify"
+		var transports, passwords []string
+		for _, c := range cases {
+			from := c.name + "@postfix.example"
+			o.Master = append(o.Master, c.name+" unix - - n - - smtp "+c.options)
+			transports = append(transports, fmt.Sprintf("{ %s = %s:[localhost]:%s }", from, c.name, c.to))
+			passwords = append(passwords, fmt.Sprintf("{ [localhost]:%s = %s:%s }", c.to, s.user, s.password))
+			s.exec(`INSERT INTO senders ("user", address) VALUES (?, ?)`, s.user, from)
+		}
+		o.Main = append(o.Main, "smtp_tls_verify_cert_match = hostname, dot-nexthop",
+			"smtp_sasl_security_options = noanonymous", "smtp_sasl_password_maps = inline:{ "+strings.Join(passwords[2:], ", ")+" }",
+			"sender_dependent_default_transport_maps = inline:{ "+strings.Join(transports, ", ")+" }")
+	})
+	const each = 3
+	for _, c := range cases {
+		for i := range each {
+			text := fmt.Sprintf("Subject: %s %d\n\n.\nbody\n", c.name, i)
+			if err := p.Sendmail(context.Background(), c.name+"@postfix.example", []string{s.user}, text); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
-	eventually(t, "the messages are in the Maildir", func() bool { return len(s.maildir(s.user)) == n })
-	for _, text := range s.maildir(s.user) {
-		if !strings.Contains(text, "Received: from postfix.example (localhost [127.0.0.1])\n\tby localhost (Tabard) with ESMTPS id ") || !strings.Contains(text, "\n.\nbody\n") {
-			t.Errorf("unexpected message:\n%s", text)
+	eventually(t, "the messages are in the Maildir", func() bool { return len(s.maildir(s.user)) == each*len(cases) })
+	for _, c := range cases {
+		for i := range each {
+			text := withSubject(s.maildir(s.user), fmt.Sprint(c.name, " ", i))
+			want := "Received: from postfix.example (localhost [127.0.0.1])\n\tby localhost (Tabard) with " + c.with + " id "
+			if !strings.Contains(text, want) || !strings.Contains(text, "\n.\nbody\n") || strings.Contains(text, auth) != (c.auth != "") {
+				t.Errorf("%s: want %q and authentication %q:\n%s", c.name, want, c.auth, text)
+			}
 		}
 	}
-	if log := p.Log(); !strings.Contains(log, "Verified TLS connection established to localhost") {
+	if log := p.Log(); strings.Count(log, "Verified TLS connection established to localhost") < len(cases)-1 {
 		t.Errorf("Postfix did not verify us:\n%s", log)
 	}
 }
@@ -137,13 +223,9 @@ func TestReceiveFromPostfix(t *testing.T) {
 // report in the sender's Maildir.
 func TestBounce(t *testing.T) {
 	s := startQuickstart(t)
-	p := s.startPostfixPeer("")
-	_, port, _ := net.SplitHostPort(p.Addr)
-	tabard(t, "relay", "add", "elsewhere.example", "tls://localhost:"+port, "-c", s.config)
-	d := dialSMTP(t, s.submit)
-	d.startTLS(s.trust("localhost"))
-	d.send("EHLO client.example", "250")
-	d.send("AUTH PLAIN "+plain(s.user, s.password), "235")
+	p := s.startPostfixPeer()
+	tabard(t, "relay", "add", "elsewhere.example", "tls://localhost:"+portOf(t, p.Addr), "-c", s.config)
+	d := s.submission()
 	d.sendMail(s.user, "nobody@elsewhere.example", "Subject: comes back\n\nbody")
 	eventually(t, "the bounce arrives", func() bool { return len(s.maildir(s.user)) == 1 })
 	text := s.maildir(s.user)[0]

@@ -41,9 +41,10 @@ func libraries(root string) string {
 	return strings.Join(dirs, ":")
 }
 
-func (s *Server) config() string  { return filepath.Join(s.dir, "config") }
-func (s *Server) logFile() string { return filepath.Join(s.dir, "log") }
-func (s *Server) mailbox() string { return filepath.Join(s.dir, "mail", "all") }
+func (s *Server) config() string     { return filepath.Join(s.dir, "config") }
+func (s *Server) logFile() string    { return filepath.Join(s.dir, "log") }
+func (s *Server) authSocket() string { return filepath.Join(s.dir, "logins") }
+func (s *Server) mailbox() string    { return filepath.Join(s.dir, "mail", "all") }
 
 // accounts are the numbers behind the names above.
 type accounts struct{ owner, ownerGroup, drop, mailbox, mailboxGroup int }
@@ -138,7 +139,7 @@ func (s *Server) mainCF(opt Options, acc accounts) string {
 		name, _, _ := strings.Cut(line, "=")
 		given[strings.TrimSpace(name)] = true
 	}
-	for _, line := range slices.Concat(s.placesCF(opt), s.mailCF(opt, acc), tlsCF(opt)) {
+	for _, line := range slices.Concat(s.placesCF(opt), s.mailCF(opt, acc), s.loginCF(opt), tlsCF(opt)) {
 		if !given[line[0]] {
 			fmt.Fprintf(&b, "%s = %s\n", line[0], line[1])
 		}
@@ -213,7 +214,20 @@ func (s *Server) mailCF(opt Options, acc accounts) [][2]string {
 		{"smtp_dns_support_level", "disabled"},
 		{"smtpd_relay_restrictions", "permit_mynetworks, reject"},
 		{"smtpd_client_connection_count_limit", "0"},
-		{"smtpd_sasl_auth_enable", "no"},
+	}
+}
+
+// loginCF says who may log in.
+func (s *Server) loginCF(opt Options) [][2]string {
+	if opt.Users == nil {
+		return [][2]string{{"smtpd_sasl_auth_enable", "no"}}
+	}
+	return [][2]string{
+		{"smtpd_sasl_auth_enable", "yes"},
+		{"smtpd_sasl_type", "dovecot"},
+		{"smtpd_sasl_path", s.authSocket()},
+		{"smtpd_tls_auth_only", "yes"},
+		{"smtpd_sasl_authenticated_header", "yes"},
 	}
 }
 
@@ -272,6 +286,9 @@ func (s *Server) masterCF(opt Options) string {
 		"anvil unix - - n - 1 anvil",
 		"scache unix - - n - 1 scache",
 		"postlog unix-dgram n - n - 1 postlogd",
+	}
+	for i, options := range opt.Listeners {
+		services = append(services, s.Addrs[i+1]+" inet n - n - - smtpd "+options)
 	}
 	return strings.Join(append(services, opt.Master...), "\n") + "\n"
 }

@@ -1,7 +1,7 @@
 // Package posttest runs a real Postfix for tests and benchmarks, from its
 // unpacked Debian package: nothing is installed, and no account of the system
 // is added or changed. Configuration, queue, data and mailboxes live in one
-// directory that Close removes; it listens on one loopback port.
+// directory that Close removes; it listens on loopback ports only.
 //
 // Postfix wants to be started by root, and gives up its privileges by itself.
 // The script ./test at the top of the repository unpacks it.
@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -51,6 +52,9 @@ type Options struct {
 	ClientTLS string // smtp_tls_security_level towards it; empty: "may"
 	Discard   bool   // mail for Domains is thrown away after it was queued
 
+	Listeners []string          // options of further ports, as in master.cf: "-o smtpd_tls_wrappermode=yes"
+	Users     map[string]string // who may log in by PLAIN, with their passwords; nil: nobody can
+
 	Main   []string // further lines of main.cf, which override ours
 	Master []string // further lines of master.cf
 }
@@ -59,10 +63,13 @@ type Options struct {
 type Server struct {
 	// Addr is where it speaks SMTP.
 	Addr string
+	// Addrs are Addr and the addresses of Options.Listeners.
+	Addrs []string
 
 	root   string
 	dir    string
 	master *unpacked.Process // nil: not started, or stopped
+	logins *logins           // nil: none
 }
 
 // FindRoot returns the directory of the unpacked package: TABARD_POSTFIX_ROOT,
@@ -92,6 +99,11 @@ func Start(ctx context.Context, opt Options) (*Server, error) {
 		return nil, err
 	}
 	s := &Server{root: opt.Root, dir: dir}
+	if opt.Users != nil {
+		if s.logins, err = serveLogins(s.authSocket(), opt.Users); err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+	}
 	if err := s.start(ctx, opt); err != nil {
 		text, _ := os.ReadFile(s.logFile())
 		return nil, errors.Join(fmt.Errorf("postfix: %w\n%s", err, text), s.Close())
@@ -103,7 +115,7 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 	// A port that was free a moment ago may be taken when Postfix binds it.
 	var err error
 	for range 3 {
-		if s.Addr, err = unpacked.FreeAddr(); err != nil {
+		if err = s.chooseAddrs(1 + len(opt.Listeners)); err != nil {
 			return err
 		}
 		if err = s.configure(opt); err != nil {
@@ -124,6 +136,22 @@ func (s *Server) start(ctx context.Context, opt Options) error {
 	// programs for people.
 	why, _ := s.Command(ctx, nil, "postsuper", "-p")
 	return fmt.Errorf("%w\n%s", err, why)
+}
+
+// chooseAddrs finds free addresses, all different.
+func (s *Server) chooseAddrs(n int) error {
+	s.Addrs = nil
+	for len(s.Addrs) < n {
+		addr, err := unpacked.FreeAddr()
+		if err != nil {
+			return err
+		}
+		if !slices.Contains(s.Addrs, addr) {
+			s.Addrs = append(s.Addrs, addr)
+		}
+	}
+	s.Addr = s.Addrs[0]
+	return nil
 }
 
 // launch starts the master in the foreground; it makes a session of its own.
@@ -148,6 +176,10 @@ func (s *Server) awaitBanner(ctx context.Context) error {
 // Close stops Postfix, all of its processes, and removes its directory.
 func (s *Server) Close() error {
 	s.stop()
+	if s.logins != nil {
+		s.logins.close()
+		s.logins = nil
+	}
 	return os.RemoveAll(s.dir)
 }
 
