@@ -99,7 +99,7 @@ func TestSchemes(t *testing.T) {
 func testCell(t *testing.T, k *kit, kind serverKind, look lookup.Outbound, s spelling, want string) {
 	w := newWorld(t)
 	w.mta.lookup = look
-	w.dns.Zone(t, "dest.example. MX 10 "+relayName+".\n"+relayName+". A 192.0.2.25")
+	w.dns.Zone(t, "dest.example. MX 10 "+relayName+".\ndest.example. MX 20 mx2.example.\n"+relayName+". A 192.0.2.25")
 	smtpPeer, smtpsPeer := kind.setup(k)
 	var peers []*peer
 	for port, p := range map[string]*peer{"25": smtpPeer, "465": smtpsPeer} {

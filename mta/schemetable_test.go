@@ -47,24 +47,29 @@ const opensmtpd = "opensmtpd"
 // of OpenSMTPD they are what its manual says of its own names.
 func schemeColumns() []column {
 	return []column{
-		{"`smtp+tls`, none, MX", []spelling{
-			{url: ""}, {url: "relay.example"}, {url: "smtp+tls://relay.example"},
+		{"`smtp+tls`, none, MX, `backup`, row `may`", []spelling{
+			{url: ""}, {url: "relay.example"}, {url: "smtp+tls://relay.example"}, {url: "smtp+tls+mx://dest.example"},
+			{url: "backup://mx2.example"}, {options: rowFor("may")},
 			{opensmtpd, "", ""}, {opensmtpd, "relay.example", ""}, {opensmtpd, "smtp://relay.example", ""}}},
-		{"`smtp`", []spelling{{url: "smtp://relay.example"}, {opensmtpd, "smtp+notls://relay.example", ""}}},
+		{"`smtp`, row `none`", []spelling{{url: "smtp://relay.example"}, {options: rowFor("none")}, {opensmtpd, "smtp+notls://relay.example", ""}}},
 		{"`lmtp`", []spelling{{url: "lmtp://relay.example:25"}, {opensmtpd, "lmtp://relay.example:25", ""}}},
-		{"`tls`, `relay tls`", []spelling{
-			{url: "tls://relay.example"}, {url: "smtp+tls://relay.example", options: "tls"}, {url: "", options: "tls"},
+		{"`tls`, `relay tls`, row `verify`", []spelling{
+			{url: "tls://relay.example"}, {url: "tls+mx://"}, {options: rowFor("verify")}, {url: "smtp+tls://relay.example", options: rowFor("verify")},
+			{url: "smtp+tls://relay.example", options: "tls"}, {url: "", options: "tls"},
 			{opensmtpd, "smtp+tls://relay.example", ""}, {opensmtpd, "smtp://relay.example", "tls"}}},
 		{"`smtps`", []spelling{{url: "smtps://relay.example"}, {opensmtpd, "smtps://relay.example", ""}}},
 		{"`ssl`", []spelling{{url: "ssl://relay.example"}}},
-		{"`tls` no-verify", []spelling{
-			{url: "tls://relay.example", options: "tls no-verify"}, {url: "", options: "tls no-verify"},
+		{"`tls` no-verify, row `encrypt`", []spelling{
+			{url: "tls://relay.example", options: "tls no-verify"}, {options: rowFor("encrypt")}, {url: "", options: "tls no-verify"},
 			{opensmtpd, "smtp+tls://relay.example", "tls no-verify"}}},
 		{"`smtps` no-verify", []spelling{
 			{url: "smtps://relay.example", options: "tls no-verify"}, {opensmtpd, "smtps://relay.example", "tls no-verify"}}},
 		{"`ssl` no-verify", []spelling{{url: "ssl://relay.example", options: "tls no-verify"}}},
 	}
 }
+
+// rowFor is a table of TLS policies with one row for everybody.
+func rowFor(policy string) string { return fmt.Sprintf(`tls-policy { "*" = %q }`, policy) }
 
 // serverKind is one kind of server, and what each column has to do with it.
 type serverKind struct {
@@ -148,10 +153,10 @@ func brokenKinds() []serverKind {
 		{name: "TLS from the first byte only", setup: func(k *kit) (*peer, *peer) {
 			return nil, k.wrapped(k.good())
 		}, want: []string{later, later, later, later, verified, verified, later, verified, verified}, telling: true},
-		{name: "STARTTLS removed by a man in the middle", setup: func(k *kit) (*peer, *peer) {
+		{name: "STARTTLS removed by a man in the middle, port 465 good", setup: func(k *kit) (*peer, *peer) {
 			return k.peer(k.good()).on("EHLO", stripped), k.wrapped(k.good())
 		}, want: []string{clear, clear, clear, later, verified, verified, later, verified, verified}},
-		{name: "replies injected after the 220", setup: func(k *kit) (*peer, *peer) {
+		{name: "replies injected after the 220, port 465 good", setup: func(k *kit) (*peer, *peer) {
 			return k.peer(k.good()).on("STARTTLS", func(c *peerConn, _ string) (string, bool) {
 				_, _ = io.WriteString(c.Conn, "220 go\r\n250-injected\r\n250 AUTH PLAIN\r\n")
 				return "", c.upgrade()
