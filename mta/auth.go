@@ -34,6 +34,9 @@ func (m *MTA) authenticate(ctx context.Context, l *link, d *destination, h *host
 		return &refusal{fault: faultAuth, err: fmt.Errorf("the credentials of %q hold a NUL", h.label)}
 	}
 	r, err := l.login(mechanism, cred)
+	if errors.Is(err, errBadReply) {
+		err = errBadReply // what it quotes may be the password, sent back
+	}
 	return refuse(faultAuth, "AUTH "+mechanism, hide(r, cred), err, r.code == 235)
 }
 

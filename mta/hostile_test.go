@@ -50,7 +50,7 @@ func outcomes() map[string]map[class]string {
 		"STARTTLS":   opening,
 		"handshake":  row("RR", "RR", "RR", "RR", "RR", "RR"), // no reply is an answer
 		"EHLO again": opening,
-		"AUTH":       opening,
+		"AUTH PLAIN": opening, "AUTH LOGIN": opening, "user name": opening, "password": opening,
 		"MAIL":       row("DD", "RR", "BB", "RR", "RR", "RR"),
 		"RCPT 1":     row("DD", "RD", "BD", "RR", "RR", "RR"),
 		"RCPT 2":     row("DD", "DR", "DB", "RR", "RR", "RR"),
@@ -172,7 +172,7 @@ func wrongReplies() []wicked {
 		n("two digits", "25 ok"), n("four digits", "2500 ok"), n("no code", "hello "+venom), n("a blank first", " 250 ok"),
 		n("a tab", "250\tok"), n("letters", "2a0 ok"), n("an empty line", ""), n("signs", "+50 ok"), n("full width digits", "２５０ ok"),
 		w("354", map[string]class{"DATA": good_}),
-		w("334", nil),
+		w("334", map[string]class{"AUTH LOGIN": good_, "user name": good_}),
 		w("220", map[string]class{"greeting": good_, "STARTTLS": good_, "end": good_, "end 1": good_, "end 2": good_}),
 		w("250", map[string]class{
 			"EHLO": good_, "LHLO": good_, "MAIL": good_, "RCPT 1": good_, "RCPT 2": good_, "end": good_, "end 1": good_, "end 2": good_,
@@ -236,7 +236,7 @@ func manners() []manner {
 		{"SMTP with all extensions", "smtp", []string{"PIPELINING", "CHUNKING", "SIZE", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES"},
 			[]string{"MAIL", "RCPT 1", "RCPT 2", "end", "MAIL again", "RSET", "QUIT"}},
 		{"SMTP with PIPELINING", "smtp", []string{"PIPELINING"}, []string{"MAIL", "RCPT 1", "RCPT 2", "DATA", "end", "MAIL again", "RSET", "QUIT"}},
-		{"STARTTLS and AUTH", "tls", nil, []string{"STARTTLS", "handshake", "EHLO again", "AUTH"}},
+		{"STARTTLS and AUTH", "tls", nil, []string{"STARTTLS", "handshake", "EHLO again", "AUTH PLAIN", "AUTH LOGIN", "user name", "password"}},
 		{"LMTP", "lmtp", []string{"8BITMIME"}, []string{"greeting", "LHLO", "MAIL", "RCPT 1", "RCPT 2", "DATA", "end 1", "end 2", "MAIL again", "RSET", "QUIT"}},
 		{"LMTP with PIPELINING", "lmtp", []string{"PIPELINING", "CHUNKING", "DSN"}, []string{"RCPT 1", "RCPT 2", "end 1", "end 2", "MAIL again"}},
 	}
@@ -317,7 +317,10 @@ func testHostile(t *testing.T, d manner, id *identity, step string, bad wicked, 
 	if d.scheme == "tls" {
 		w.lookup.roots.AddCert(id.root)
 		w.lookup.creds["me"] = lookup.Credentials{User: "joe", Password: "s3cret"}
-		v.tls, url.Label = id.tls, "me"
+		v.tls, v.login, url.Label = id.tls, "LOGIN", "me"
+		if step == "AUTH PLAIN" {
+			v.login = "PLAIN"
+		}
 	}
 	w.relay(url).start()
 	began := time.Now()
@@ -337,6 +340,11 @@ func testHostile(t *testing.T, d manner, id *identity, step string, bad wicked, 
 	<-time.After(time.Hour) // by then the session is idle, and ended
 	v.check(bad.name, first, want, jobs)
 	checkForged(t, bad.name, w.log.String(), res, jobs)
+	for _, secret := range []string{"s3cret", encode("s3cret"), encode("\x00joe\x00s3cret")[:14]} {
+		if strings.Contains(w.log.String()+res[0].Text+res[1].Text, secret) {
+			t.Errorf("%s: the password is told: %s", bad.name, res[0].Text)
+		}
+	}
 	if t.Failed() {
 		t.Logf("%s: log\n%s", bad.name, w.log)
 	}

@@ -18,6 +18,7 @@ type villain struct {
 	t      testing.TB
 	lmtp   bool
 	offers []string
+	login  string      // the mechanism that is offered over TLS
 	tls    *tls.Config // STARTTLS is offered if set
 	step   string
 	do     misdeed
@@ -104,7 +105,7 @@ func (c *villainConn) handle(line string) (goOn bool) {
 		yes, goOn := c.at(verb, line, "220 2.0.0 go ahead")
 		return goOn && (!yes || c.handshake())
 	case "AUTH":
-		_, goOn = c.at(verb, line, "235 2.7.0 welcome")
+		return c.auth(line)
 	case "MAIL":
 		return c.begin(line, arg)
 	case "RCPT":
@@ -130,7 +131,7 @@ func (c *villainConn) hello(verb, line string) (goOn bool) {
 	switch {
 	case c.secured:
 		step += " again"
-		offers = append(offers, "AUTH PLAIN")
+		offers = append(offers, "AUTH "+c.login)
 	case c.tls != nil:
 		offers = append(offers, "STARTTLS")
 	}
@@ -143,6 +144,27 @@ func (c *villainConn) hello(verb, line string) (goOn bool) {
 	offers[len(offers)-1] = "250 " + offers[len(offers)-1]
 	_, goOn = c.at(step, line, strings.Join(offers, "\r\n"))
 	return goOn
+}
+
+func (c *villainConn) auth(line string) bool {
+	if line != "AUTH LOGIN" {
+		_, goOn := c.at("AUTH PLAIN", line, "235 2.7.0 welcome")
+		return goOn
+	}
+	for _, q := range []struct{ step, answer string }{
+		{"AUTH LOGIN", "334 VXNlcm5hbWU6"}, {"user name", "334 UGFzc3dvcmQ6"}, {"password", "235 2.7.0 welcome"},
+	} {
+		yes, goOn := c.at(q.step, line, q.answer)
+		if !yes || !goOn || q.step == "password" {
+			return goOn
+		}
+		var err error
+		if line, err = c.in.ReadString('\n'); err != nil {
+			return false
+		}
+		line = strings.TrimRight(line, "\r\n")
+	}
+	return true
 }
 
 func (c *villainConn) handshake() bool {
