@@ -30,7 +30,10 @@ const maxLine = 76
 // submission is the envelope of the report. Its reverse-path is null, and
 // nobody wants to know what becomes of it.
 func (d *dsn) submission(targets []lookup.Target) Submission {
-	s := Submission{Message: Message{ID: d.id, UTF8: d.message.UTF8, EightBit: d.eightBit(), Session: d.message.Session}}
+	s := Submission{Message: Message{
+		ID: d.id, UTF8: d.message.UTF8, EightBit: d.eightBit(), Session: d.message.Session,
+		RequireTLS: d.message.RequireTLS, // RFC 8689 section 5: it tells of the message
+	}}
 	for _, t := range targets {
 		s.Recipients = append(s.Recipients, Envelope{
 			Address: t.Address, Recipient: d.message.Sender, Notify: "NEVER",
@@ -43,8 +46,11 @@ func (d *dsn) submission(targets []lookup.Target) Submission {
 func (d *dsn) kind() string { return d.items[0].note.Kind }
 
 // full reports whether the whole message goes back: only with a failure, and
-// only when it was asked for (RFC 3461 section 4.3).
-func (d *dsn) full() bool { return d.message.Ret == "FULL" && d.kind() == kindFailed }
+// only when it was asked for (RFC 3461 section 4.3), and never one with REQUIRETLS,
+// whose report may travel without (RFC 8689 section 5).
+func (d *dsn) full() bool {
+	return d.message.Ret == "FULL" && d.kind() == kindFailed && !d.message.RequireTLS
+}
 
 func (d *dsn) eightBit() bool { return d.message.UTF8 || d.message.EightBit && d.original != nil }
 

@@ -23,7 +23,13 @@ type header struct {
 	received  int
 	date      bool
 	messageID bool
+	tls       []byte // value of TLS-Required, while inTLS with what continues it
+	inTLS     bool
+	tlsFields int
 }
+
+// maxTLSRequired bounds what is kept of a TLS-Required field, in bytes.
+const maxTLSRequired = 64
 
 // take passes a piece of the message on.
 func (h *header) take(p []byte) {
@@ -65,6 +71,7 @@ func (h *header) line(b []byte) {
 		h.finish()
 		h.out(b)
 	case h.fields && (b[0] == ' ' || b[0] == '\t'):
+		h.keepTLS(b)
 		if !h.drop {
 			h.out(b)
 		}
@@ -83,7 +90,7 @@ func (h *header) field(b []byte) {
 		h.out(b)
 		return
 	}
-	h.fields, h.drop = true, false
+	h.fields, h.drop, h.inTLS = true, false, false
 	switch {
 	case is(name, "Received"):
 		h.received++
@@ -91,6 +98,10 @@ func (h *header) field(b []byte) {
 		h.date = true
 	case is(name, "Message-ID"):
 		h.messageID = true
+	case is(name, "TLS-Required"):
+		h.inTLS = true
+		h.tlsFields++
+		h.keepTLS(b[bytes.IndexByte(b, ':')+1:])
 	case is(name, "Bcc"):
 		// Nobody may learn who got a blind copy; the envelope knows already.
 		h.drop = h.submission
@@ -107,6 +118,19 @@ func (h *header) finish() {
 	if h.submission && !(h.date && h.messageID) {
 		h.out(h.missing(h.date, h.messageID))
 	}
+}
+
+func (h *header) keepTLS(b []byte) {
+	if h.inTLS {
+		h.tls = append(h.tls, b[:min(len(b), maxTLSRequired-len(h.tls))]...)
+	}
+}
+
+// tlsOptional reports whether the sender would rather have the message arrive
+// without TLS than not at all: one field TLS-Required that says "No" (RFC 8689
+// section 3). Two say nothing, for there must not be two.
+func (h *header) tlsOptional() bool {
+	return h.tlsFields == 1 && bytes.EqualFold(bytes.TrimSpace(h.tls), []byte("No"))
 }
 
 func is(name []byte, want string) bool {

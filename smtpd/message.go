@@ -183,6 +183,7 @@ func (m *incoming) submission() queue.Submission {
 		Message: queue.Message{
 			ID: m.id, Sender: tx.sender, Size: size,
 			EightBit: tx.options.Body == smtp.Body8BitMIME, UTF8: tx.options.UTF8,
+			RequireTLS: tx.options.RequireTLS, TLSOptional: m.head.tlsOptional(),
 			Ret: string(tx.options.Return), EnvID: tx.options.EnvelopeID,
 			Session: s.c.id, User: s.user, Helo: s.helo, Remote: s.c.peer.text(), Created: m.created,
 		},

@@ -114,7 +114,7 @@ func (c *conn) greeting() string {
 }
 
 // capability adds to go-smtp's EHLO reply what the connection does itself:
-// STARTTLS, and the other limit of RFC 9422.
+// STARTTLS, REQUIRETLS, and the other limit of RFC 9422.
 func (c *conn) capability(text string) string {
 	switch {
 	case strings.HasPrefix(text[4:], "Hello "):
@@ -122,6 +122,9 @@ func (c *conn) capability(text string) string {
 	case strings.HasPrefix(text[4:], "LIMITS "):
 		if c.offersTLS() {
 			c.put("250-STARTTLS")
+		}
+		if c.tls != nil {
+			c.put("250-REQUIRETLS") // RFC 8689 section 2
 		}
 		return text + " MAILMAX=" + strconv.Itoa(c.srv.cfg.MaxMails)
 	}

@@ -119,6 +119,7 @@ func (s *Server) newSMTP(ln *Listener) *smtp.Server {
 	srv.MaxLineLength = 0
 	srv.AllowInsecureAuth = true // our AuthMechanisms offers none without TLS
 	srv.EnableSMTPUTF8 = true
+	srv.EnableREQUIRETLS = true // offered by our capability, taken under TLS only
 	srv.EnableDSN = !ln.NoDSN
 	srv.ErrorLog = libraryLog{s.log}
 	return srv

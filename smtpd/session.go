@@ -68,6 +68,9 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if e := s.mayMail(); e != nil {
 		return e
 	}
+	if opts.RequireTLS && s.c.tls == nil {
+		return refuse(530, smtp.EnhancedCode{5, 7, 10}, "REQUIRETLS needs TLS first")
+	}
 	sender := ""
 	if from != "" {
 		var e *smtp.SMTPError

@@ -13,7 +13,7 @@ import (
 
 const (
 	columns = `e.message, e.n, e.address, e.recipient, e.orcpt, e.notify, e.action, e.relay, e.user, e.destination,
-		e.created, e.expires, e.next, e.attempts, e.warned, e.held, e.last_error, e.notice,
+		e.created, e.expires, e.next, e.attempts, e.warned, e.held, e.last_error, e.notice, e.tls,
 		m.sender, m.size, m.eightbit, m.utf8, m.ret, m.envid, m.session, m.login, m.helo, m.remote, m.created`
 	from = " FROM envelopes e CROSS JOIN messages m ON m.id = e.message "
 	// waiting must stand in a query word for word, or the indices do not serve it.
@@ -131,8 +131,9 @@ func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.St
 	var s queue.Stored
 	var m queue.Message
 	var created, expires, next, born int64
+	var tls int
 	err := rows.Scan(&s.ID.Message, &s.ID.N, &s.Address, &s.Recipient, &s.ORCPT, &s.Notify, &s.Action, &s.Relay, &s.User, &s.Destination,
-		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Held, &s.LastError, &s.Notice,
+		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Held, &s.LastError, &s.Notice, &tls,
 		&m.Sender, &m.Size, &m.EightBit, &m.UTF8, &m.Ret, &m.EnvID, &m.Session, &m.User, &m.Helo, &m.Remote, &born)
 	if err != nil {
 		return s, err
@@ -143,6 +144,7 @@ func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.St
 		return s, nil
 	}
 	m.ID, m.Created = s.ID.Message, time.UnixMilli(born)
+	m.RequireTLS, m.TLSOptional = tls == tlsRequired, tls == tlsOptional
 	s.Message = &m
 	messages[m.ID] = &m
 	return s, nil
