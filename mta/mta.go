@@ -25,7 +25,7 @@ type MTA struct {
 	cfg       Config
 	lookup    lookup.Outbound
 	queue     queue.Worker
-	perDest   *limiter // transactions, by destination
+	lanes     *lanes
 	perHost   *limiter // connections, by address
 	idle      *idlers
 	penalties *penalties
@@ -41,7 +41,7 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 	cfg = cfg.withDefaults()
 	m := &MTA{
 		cfg: cfg, lookup: l, queue: w,
-		perDest:   newLimiter(cfg.Limits.PerDestination, cfg.Limits.Waiting),
+		lanes:     newLanes(cfg.Limits.Waiting),
 		perHost:   newLimiter(cfg.Limits.PerHost, cfg.Limits.InFlight),
 		idle:      newIdlers(cfg.Timeouts.Idle),
 		penalties: newPenalties(time.Now),

@@ -183,7 +183,7 @@ func (m *MTA) place(ctx context.Context, addr string) *refusal {
 	defer cancel()
 	if err := m.perHost.acquire(ctx, addr); err != nil {
 		return &refusal{
-			fault: faultConnect, err: fmt.Errorf("too many connections to %s", addr), until: time.Now().Add(penaltyUnit),
+			fault: faultConnect, err: fmt.Errorf("too many connections to %s", addr), until: time.Now().Add(penaltyUnit), silent: true,
 		}
 	}
 	return nil

@@ -16,11 +16,16 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 		return nil
 	}
 	d, fail := m.route(stop, job)
+	var l *lane
 	if fail == nil {
-		err := m.perDest.acquire(stop, d.key)
+		l, fail = m.lane(stop, d)
+	}
+	if fail == nil {
+		t, err := m.lanes.enter(stop, l, d.key)
 		if err == nil {
-			defer m.perDest.release(d.key)
-			return m.deliver(stop, d, job)
+			results, mood := m.deliver(stop, d, job)
+			m.lanes.leave(t, mood)
+			return m.paced(l, d, results)
 		}
 		fail = returned(err.Error())
 		if errors.Is(err, errBusy) {
@@ -31,7 +36,20 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 	if stop.Err() != nil {
 		fail = returned("stopping")
 	}
-	return m.failAll(job, job.Envelopes, fail)
+	results := m.failAll(job, job.Envelopes, fail)
+	if l != nil {
+		return m.paced(l, d, results)
+	}
+	return results
+}
+
+// paced tells the queue how many jobs of the destination are of use at once.
+func (m *MTA) paced(l *lane, d *destination, results []queue.Result) []queue.Result {
+	n := m.lanes.window(l, d.key)
+	for i := range results {
+		results[i].Window = n
+	}
+	return results
 }
 
 // busyPause is after how long a job is worth another look when too many wait
@@ -66,14 +84,17 @@ func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure
 }
 
 // deliver runs as many transactions as the recipients need, over as few
-// sessions as possible.
-func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) []queue.Result {
-	var results []queue.Result
+// sessions as possible. It returns the worst that it found out about the servers.
+func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (results []queue.Result, worst mood) {
 	todo := job.Envelopes
 	for len(todo) > 0 {
 		s, fail := m.session(stop, d)
 		if fail != nil {
-			return append(results, m.failAll(job, todo, fail)...)
+			if fail.mood == down && m.lanes.served(d.key) {
+				// Not one more, but those that we have.
+				fail, worst = returned("no further session: "+fail.text), max(worst, trouble)
+			}
+			return append(results, m.failAll(job, todo, fail)...), max(worst, fail.mood)
 		}
 		for len(todo) > 0 && s.usable() {
 			n := min(len(todo), m.cfg.Limits.Recipients)
@@ -82,15 +103,16 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) []qu
 			if t.stale {
 				break
 			}
+			worst = max(worst, t.mood())
 			results = append(results, m.interrupted(t.results)...)
 			todo = append(t.again, todo[n:]...)
 		}
 		m.done(s)
 		if m.hard.Err() != nil {
-			return append(results, m.failAll(job, todo, returned("stopping"))...)
+			return append(results, m.failAll(job, todo, returned("stopping"))...), unheard
 		}
 	}
-	return results
+	return results, worst
 }
 
 // interrupted makes attempts that our own stop cut off not count.

@@ -45,6 +45,10 @@ func (r *refusal) failure() *failure {
 		outcome: queue.Deferred, code: r.reply.code, enhanced: r.reply.enhanced(),
 		text: r.Error(), remote: r.host, notBefore: r.until,
 	}
+	// What a destination demands beyond a connection says nothing about others.
+	if !r.silent && (r.fault == faultConnect || r.fault == faultGreeting || r.fault == faultHello) {
+		f.mood = down
+	}
 	if r.reply.code == 0 {
 		f.enhanced = r.enhanced()
 	}
@@ -75,6 +79,7 @@ type failure struct {
 	remote    string
 	notBefore time.Time
 	security  queue.Security
+	mood      mood // of the servers, of which at least one was tried unless it is unheard
 }
 
 func deferred(enhanced, text string) *failure {
@@ -108,6 +113,7 @@ func (f *failure) or(later *failure) *failure {
 		best, other = f, later
 	}
 	joined := *best
+	joined.mood = max(best.mood, other.mood)
 	if other.outcome == best.outcome && other.notBefore.Before(joined.notBefore) {
 		joined.notBefore = other.notBefore
 	}

@@ -3,6 +3,7 @@ package mta
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"tabard/queue"
 )
@@ -248,6 +249,24 @@ func (t *transaction) settleAll(f *failure) {
 			r.result = f.result(r.env.ID)
 		}
 	}
+}
+
+// mood is what the transaction tells of the server. That a mailbox is full, or
+// not to be reached for now, is not about the server.
+func (t *transaction) mood() mood {
+	if t.conn.err != nil {
+		return trouble
+	}
+	found := unheard
+	for _, r := range t.results {
+		switch {
+		case r.Outcome != queue.Deferred:
+			return fine
+		case r.Code != 0 && !strings.HasPrefix(r.Enhanced, "4.1.") && !strings.HasPrefix(r.Enhanced, "4.2."):
+			found = trouble
+		}
+	}
+	return found
 }
 
 // finish sorts the recipients out and leaves the session as it should be.

@@ -38,13 +38,14 @@ type message struct {
 type active struct {
 	mu sync.Mutex
 
-	max, maxBytes, concurrency int
+	max, maxBytes, concurrency, first, probes int
 
 	items        map[EnvelopeID]*item
 	total, bytes int // admitted, their commit may still be on its way
 	leased       int
 	destinations map[string]*destination
 	pools        map[poolKey]*pool
+	paces        map[string]pace // of destinations that have nothing here at the moment
 
 	// Ids that left while a scan was reading: its snapshot may still show
 	// them, and a row that is gone must not be handed out again.
@@ -54,7 +55,8 @@ type active struct {
 
 func newActive(o Options) *active {
 	return &active{
-		max: o.MaxActive, maxBytes: o.MaxBytes, concurrency: o.Concurrency,
+		max: o.MaxActive, maxBytes: o.MaxBytes, concurrency: o.Concurrency, first: o.First, probes: o.Probes,
+		paces:        make(map[string]pace),
 		items:        make(map[EnvelopeID]*item),
 		destinations: make(map[string]*destination),
 		pools:        make(map[poolKey]*pool),
@@ -69,15 +71,27 @@ type destination struct {
 	backlog bool // more of it is due in the store
 	hungry  bool // backlog will be read
 	leased  int  // jobs that workers have
-	ready   []*item
-	pool    *pool
-	ringed  bool // waits for its turn in the pool
+	pace
+	ready  []*item
+	pool   *pool
+	ringed bool // waits for its turn in the pool
 }
+
+// pace is what workers told of a destination.
+type pace struct {
+	window int  // how many jobs they may have: what they said last, 0 if they did not
+	proven bool // it answered lately
+}
+
+// maxPaces bounds how many destinations are remembered that have no mail.
+const maxPaces = 20_000
 
 func (a *active) destination(key string) *destination {
 	d := a.destinations[key]
 	if d == nil {
-		d = &destination{key: key}
+		known := a.paces[key]
+		delete(a.paces, key)
+		d = &destination{key: key, pace: known}
 		a.destinations[key] = d
 	}
 	return d
@@ -125,7 +139,21 @@ func (a *active) expel(d *destination) {
 func (a *active) forget(d *destination) {
 	if d.count == 0 && !d.backlog && !d.hungry && d.leased == 0 && !d.ringed {
 		delete(a.destinations, d.key)
+		if d.proven {
+			a.remember(d)
+		}
 	}
+}
+
+// remember keeps the pace of a destination that answered.
+func (a *active) remember(d *destination) {
+	for key := range a.paces {
+		if len(a.paces) < maxPaces {
+			break
+		}
+		delete(a.paces, key) // any
+	}
+	a.paces[d.key] = d.pace
 }
 
 // enter makes an admitted item known.

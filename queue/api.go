@@ -153,6 +153,7 @@ type Result struct {
 	Remote    string    // host that said so, or empty when it is our own word
 	Relayed   bool      // delivered to an SMTP server that takes over DSN duty (RFC 3461 5.2.2)
 	NotBefore time.Time // Deferred: no attempt before, zero: the schedule's own
+	Window    int       // how many jobs of its destination the worker wants at once from now on; 0: it does not say
 	Security  Security  // relay: of the connection
 }
 

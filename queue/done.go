@@ -99,6 +99,7 @@ func (w *poolWorker) surrender(results []Result) ([]*item, error) {
 	for i, r := range results {
 		items[i] = w.leases[r.ID]
 		delete(w.leases, r.ID)
+		a.heard(items[i].dest, &r)
 		a.unlease(items[i])
 	}
 	return items, nil

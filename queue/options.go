@@ -12,7 +12,9 @@ const (
 	DefaultWarn        = 4 * time.Hour
 	DefaultMaxActive   = 20_000
 	DefaultMaxBytes    = 64 << 20
-	DefaultConcurrency = 20
+	DefaultConcurrency = 50
+	DefaultFirst       = 2
+	DefaultProbes      = 500
 )
 
 // Options are the choices of a queue. Zero values take the defaults.
@@ -27,6 +29,8 @@ type Options struct {
 	MaxActive   int // envelopes in memory
 	MaxBytes    int // bytes of bodies in memory that wait for their first attempt
 	Concurrency int // jobs that one destination may have in flight
+	First       int // the same, for a destination of which nothing is known: one to learn, and one lest a large message holds up the rest
+	Probes      int // jobs in flight to all destinations that have not answered yet; half of what the relay worker takes at once is right
 
 	// Spawn starts a worker for local deliveries as uid, which then attaches
 	// itself. It is called when there is work for a uid without a worker. nil:
@@ -55,6 +59,12 @@ func (o Options) filled() Options {
 	}
 	if o.Concurrency <= 0 {
 		o.Concurrency = DefaultConcurrency
+	}
+	if o.First <= 0 {
+		o.First = DefaultFirst
+	}
+	if o.Probes <= 0 {
+		o.Probes = DefaultProbes
 	}
 	return o
 }

@@ -1,6 +1,10 @@
 package queue
 
-import "tabard/internal/address"
+import (
+	"slices"
+
+	"tabard/internal/address"
+)
 
 // maxJobEnvelopes bounds the recipients that travel together (RFC 5321 section
 // 4.5.3.1.8: every server takes 100).
@@ -21,7 +25,10 @@ type poolKey struct {
 type pool struct {
 	key      poolKey
 	gid      int
-	ring     []*destination // with work, below their limit, in order of turn
+	rings    [2][]*destination // with work, below their limit, in order of turn: proven ones, and others
+	turn     int               // which ring is next
+	probing  int               // jobs in flight that were handed out by the second ring
+	probes   int               // how many of those there may be
 	waiters  []chan struct{}
 	workers  int
 	attached chan struct{} // closed and replaced when a worker comes
@@ -31,7 +38,7 @@ type pool struct {
 func (a *active) pool(key poolKey) *pool {
 	p := a.pools[key]
 	if p == nil {
-		p = &pool{key: key, attached: make(chan struct{})}
+		p = &pool{key: key, attached: make(chan struct{}), probes: a.probes}
 		a.pools[key] = p
 	}
 	return p
@@ -44,19 +51,80 @@ func (a *active) ready(it *item, p *pool) {
 	a.offer(it.dest)
 }
 
+// mailboxJobs is how many deliveries to one mailbox may be in flight.
+const mailboxJobs = 20
+
+// limit is how many jobs of d may be in flight.
+func (a *active) limit(d *destination) int {
+	switch {
+	case !d.pool.key.relay:
+		return min(mailboxJobs, a.concurrency)
+	case d.window == 0:
+		return min(a.first, a.concurrency)
+	}
+	return min(d.window, a.concurrency)
+}
+
+// ring is the place of a destination in its pool.
+func (d *destination) ring() int {
+	if d.proven || !d.pool.key.relay {
+		return 0
+	}
+	return 1
+}
+
 // offer gives d a turn when it has work and may have more in flight.
 func (a *active) offer(d *destination) {
-	if d.ringed || len(d.ready) == 0 || d.leased >= a.concurrency {
+	if d.ringed || len(d.ready) == 0 || d.leased >= a.limit(d) {
 		return
 	}
 	d.ringed = true
-	d.pool.ring = append(d.pool.ring, d)
+	d.pool.rings[d.ring()] = append(d.pool.rings[d.ring()], d)
 	d.pool.signal()
+}
+
+// open reports whether jobs of a ring may be handed out. Destinations that have
+// not answered yet share a part of what may be in flight: however many of them
+// are dead, the others find room.
+func (p *pool) open(ring int) bool {
+	return len(p.rings[ring]) > 0 && (ring == 0 || p.probing < p.probes)
+}
+
+// next returns the ring whose turn it is, of those that are open; -1 if none is.
+func (p *pool) next() int {
+	for range p.rings {
+		ring := p.turn
+		p.turn = 1 - p.turn
+		if p.open(ring) {
+			return ring
+		}
+	}
+	return -1
+}
+
+// heard notes what a worker said with a result, or showed by it.
+func (a *active) heard(d *destination, r *Result) {
+	was := d.ring()
+	if r.Window > 0 {
+		d.window = r.Window
+	}
+	switch {
+	case r.Outcome == Delivered, r.Outcome == Failed && r.Remote != "":
+		d.proven = true
+	case r.Outcome == Deferred && r.Code == 0:
+		d.proven = false
+	}
+	if now := d.ring(); d.ringed && now != was {
+		i := slices.Index(d.pool.rings[was], d)
+		d.pool.rings[was] = slices.Delete(d.pool.rings[was], i, i+1)
+		d.pool.rings[now] = append(d.pool.rings[now], d)
+		d.pool.signal()
+	}
 }
 
 // signal wakes one worker.
 func (p *pool) signal() {
-	if len(p.ring) > 0 && len(p.waiters) > 0 {
+	if len(p.waiters) > 0 && (p.open(0) || p.open(1)) {
 		close(p.waiters[0])
 		p.waiters = p.waiters[1:]
 	}
@@ -82,17 +150,22 @@ func (p *pool) unwait(ch chan struct{}) {
 
 // lease is a job that a worker has.
 type lease struct {
-	dest *destination
-	left int // envelopes without a result
+	dest  *destination
+	left  int // envelopes without a result
+	probe bool
 }
 
 // take returns up to max jobs, one destination after the other.
 func (a *active) take(p *pool, max int) [][]*item {
 	var jobs [][]*item
 	size := 0
-	for len(p.ring) > 0 && len(jobs) < max && size < takeBytes {
-		d := p.ring[0]
-		p.ring = p.ring[1:]
+	for len(jobs) < max && size < takeBytes {
+		ring := p.next()
+		if ring < 0 {
+			break
+		}
+		d := p.rings[ring][0]
+		p.rings[ring] = p.rings[ring][1:]
 		d.ringed = false
 		if job := a.job(d); len(job) > 0 {
 			jobs = append(jobs, job)
@@ -125,7 +198,10 @@ func (a *active) job(d *destination) []*item {
 	if len(job) == 0 {
 		return nil
 	}
-	l := &lease{dest: d, left: len(job)}
+	l := &lease{dest: d, left: len(job), probe: d.ring() == 1}
+	if l.probe {
+		d.pool.probing++
+	}
 	for _, it := range job {
 		it.job = l
 	}
@@ -168,5 +244,9 @@ func (a *active) unlease(it *item) {
 		return
 	}
 	l.dest.leased--
+	if l.probe {
+		l.dest.pool.probing--
+		l.dest.pool.signal()
+	}
 	a.offer(l.dest)
 }

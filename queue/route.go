@@ -116,7 +116,7 @@ func (q *Queue) conclude(items []*item, r Result) {
 // summon asks for a worker of a user id that has work and none. Needs active.mu.
 func (q *Queue) summon(p *pool) {
 	if q.opt.Spawn == nil || !q.running || q.ctx.Err() != nil ||
-		p.key.relay || p.workers > 0 || p.spawning || len(p.ring) == 0 {
+		p.key.relay || p.workers > 0 || p.spawning || len(p.rings[0]) == 0 {
 		return
 	}
 	p.spawning = true
@@ -150,11 +150,11 @@ func (q *Queue) spawn(p *pool, uid, gid int, attached <-chan struct{}) {
 // strand defers everything that waits for a pool's workers. Needs active.mu.
 func (q *Queue) strand(p *pool, why string) {
 	var items []*item
-	for _, d := range p.ring {
+	for _, d := range p.rings[0] { // nobody else has strangers
 		d.ringed = false
 		items = append(items, d.ready...)
 		d.ready = nil
 	}
-	p.ring = nil
+	p.rings[0] = nil
 	q.conclude(items, Result{Outcome: Deferred, Enhanced: "4.3.0", Text: why})
 }

@@ -82,7 +82,7 @@ func TestDeadDestinationStarvesNobody(t *testing.T) {
 }
 
 func TestRoundRobin(t *testing.T) {
-	r := start(t, queue.Options{})
+	r := start(t, queue.Options{First: 20})
 	for i := range 4 {
 		for _, d := range []string{"a", "b", "c"}[:3-i%2] {
 			r.enqueue(message("s@x.example", fmt.Sprintf("%d@%s.example", i, d)), text)

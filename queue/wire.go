@@ -180,6 +180,7 @@ type wireResult struct {
 	Wanted    string
 	By        string
 	Had       string
+	Window    int
 }
 
 func toWireResults(list []Result) []wireResult {
@@ -187,7 +188,7 @@ func toWireResults(list []Result) []wireResult {
 	for i, r := range list {
 		wire[i] = wireResult{
 			Message: int64(r.ID.Message), N: r.ID.N, Outcome: r.Outcome, Code: r.Code, Enhanced: r.Enhanced,
-			Text: cut(r.Text), Remote: cut(r.Remote), Relayed: r.Relayed, NotBefore: toMillis(r.NotBefore),
+			Text: cut(r.Text), Remote: cut(r.Remote), Relayed: r.Relayed, NotBefore: toMillis(r.NotBefore), Window: r.Window,
 			Wanted: cut(r.Security.Wanted), By: cut(r.Security.By), Had: cut(r.Security.Had),
 		}
 	}
@@ -197,7 +198,7 @@ func toWireResults(list []Result) []wireResult {
 func (w *wireResult) result() Result {
 	return Result{
 		ID: EnvelopeID{MessageID(w.Message), w.N}, Outcome: w.Outcome, Code: w.Code, Enhanced: w.Enhanced,
-		Text: w.Text, Remote: w.Remote, Relayed: w.Relayed, NotBefore: fromMillis(w.NotBefore),
+		Text: w.Text, Remote: w.Remote, Relayed: w.Relayed, NotBefore: fromMillis(w.NotBefore), Window: w.Window,
 		Security: Security{Wanted: w.Wanted, By: w.By, Had: w.Had},
 	}
 }
