@@ -16,7 +16,7 @@ func TestJobPerForwardingDomain(t *testing.T) {
 	for i, rcpt := range []string{"1@y.example", "2@y.example", "list@one.example", "other@one.example", "list@two.example", "6@y.example"} {
 		s.Recipients[i].Recipient = rcpt
 	}
-	r := start(t, queue.Options{})
+	r := start(t, queue.Options{First: 10})
 	r.enqueue(s, text)
 	w := r.relayer()
 	var got []string
