@@ -22,7 +22,7 @@ type action struct {
 
 	alias, virtual, userbase     *table.Table
 	host, domain, sender, auth   *table.Table
-	tlsPolicy                    *table.Table
+	tlsPolicy, dkim              *table.Table
 	heloSrc, src                 *table.Table
 	path, lmtp, command, wrapper *format.Template
 	explicitBase                 bool // userbase was written
@@ -41,7 +41,7 @@ func (s *Service) newAction(c *config.Action) (*action, error) {
 		to   **table.Table
 	}{
 		{base, &a.userbase}, {c.Alias, &a.alias}, {c.Virtual, &a.virtual}, {c.Host, &a.host}, {c.Domain, &a.domain},
-		{c.Sender, &a.sender}, {c.Auth, &a.auth}, {c.TLSPolicy, &a.tlsPolicy},
+		{c.Sender, &a.sender}, {c.Auth, &a.auth}, {c.TLSPolicy, &a.tlsPolicy}, {c.DKIM, &a.dkim},
 		{c.HeloSrc, &a.heloSrc}, {c.Src, &a.src},
 	}
 	for _, r := range refs {

@@ -54,6 +54,9 @@ type Outbound interface {
 	Certificate(ctx context.Context, r CertificateRequest) (Certificate, error)
 	Sign(ctx context.Context, r SignRequest) ([]byte, error)
 	Verify(ctx context.Context, r VerifyRequest) (Verdict, error)
+	// DKIM returns the keys that sign mail of an author's domain. None: the mail
+	// is not signed.
+	DKIM(ctx context.Context, r DKIMRequest) ([]DKIMKey, error)
 	// RelayCredentials returns user and password for a label of an action's
 	// auth table. mta asks only when it is about to authenticate.
 	RelayCredentials(ctx context.Context, r CredentialsRequest) (Credentials, error)
@@ -92,6 +95,7 @@ type Use uint8
 const (
 	UseServer Use = iota + 1
 	UseClient
+	UseDKIM // signatures of mail (RFC 6376), never of handshakes
 )
 
 // CertificateRequest asks for a chain. Listener (smtpd) or Action (mta) names
@@ -251,6 +255,7 @@ type Route struct {
 	TLS      bool // `relay tls`: the channel is encrypted or the mail deferred
 	NoVerify bool // `tls no-verify`
 	Present  bool // a client certificate is configured
+	DKIM     bool // mail is signed, if there is a key: ask DKIM
 	// InsecureAuth allows credentials over channels that are not verified.
 	InsecureAuth bool
 	Handshake    tlsopt.Options // TLS versions and ciphers of the action
@@ -296,6 +301,20 @@ type TLSPolicy struct {
 
 // ByDomain reports whether where the URL leads depends on the mail's domain.
 func (u RelayURL) ByDomain() bool { return u.Scheme == SchemeBackup || u.MX && u.Host == "" }
+
+// DKIMRequest asks for the keys that sign an action's mail (RFC 6376).
+type DKIMRequest struct {
+	Action string
+	Domain string // of the author (the From field), A-labels
+}
+
+// DKIMKey is a key that signs mail; it stays where it is.
+type DKIMKey struct {
+	Domain   string // signing domain: the author's, or one above it
+	Selector string
+	Handle   string
+	Public   []byte // SubjectPublicKeyInfo, DER
+}
 
 // CredentialsRequest asks for the row behind a label.
 type CredentialsRequest struct {

@@ -4,6 +4,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync"
 
 	"tabard/table"
@@ -32,7 +34,9 @@ type parsedRow struct {
 	sum     [32]byte
 	pairs   []*keyPair
 	err     error
-	handles [][2]string // of each pair, by Use
+	uses    []Use      // what its keys may be used for
+	handles [][]string // of each pair, by the order of uses
+	names   []string   // of each pair, for UseDKIM: the selector
 }
 
 // holder is what a handle stands for.
@@ -53,12 +57,39 @@ func (c *custody) open(row table.Row) *parsedRow {
 	if p, ok := c.parsed.get(sum); ok {
 		return p
 	}
-	p := &parsedRow{sum: sum}
+	p := &parsedRow{sum: sum, uses: []Use{UseServer, UseClient}}
 	p.pairs, p.err = c.vault.parseKeyPairs(row)
-	for range p.pairs {
-		p.handles = append(p.handles, [2]string{newHandle(UseServer), newHandle(UseClient)})
+	return c.adopt(p.named())
+}
+
+// openDKIM returns the keys in a dkim row, parsed once for each content.
+func (c *custody) openDKIM(row table.Row) *parsedRow {
+	of := table.Row{"dkim"}
+	for _, col := range row {
+		of = append(of, col)
+		if _, file, ok := strings.Cut(col, ":file:"); ok { // selector and key in one column
+			of = append(of, "file:"+file)
+		}
 	}
-	return c.adopt(p)
+	sum := rowSum(of, c.vault.refresh())
+	if p, ok := c.parsed.get(sum); ok {
+		return p
+	}
+	p := &parsedRow{sum: sum, uses: []Use{UseDKIM}}
+	p.pairs, p.names, p.err = c.vault.parseDKIM(row)
+	return c.adopt(p.named())
+}
+
+// named gives the keys of a row their handles.
+func (p *parsedRow) named() *parsedRow {
+	for range p.pairs {
+		var all []string
+		for _, use := range p.uses {
+			all = append(all, newHandle(use))
+		}
+		p.handles = append(p.handles, all)
+	}
+	return p
 }
 
 // adopt keeps p, unless another caller was first, and makes its handles known.
@@ -66,9 +97,10 @@ func (c *custody) adopt(p *parsedRow) *parsedRow {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kept := c.parsed.getOrPut(p.sum, p)
-	for i, h := range kept.handles {
-		c.handles[h[0]] = holder{kept.pairs[i], UseServer}
-		c.handles[h[1]] = holder{kept.pairs[i], UseClient}
+	for i, all := range kept.handles {
+		for j, h := range all {
+			c.handles[h] = holder{kept.pairs[i], kept.uses[j]}
+		}
 	}
 	return kept
 }
@@ -76,14 +108,15 @@ func (c *custody) adopt(p *parsedRow) *parsedRow {
 // forget drops the handles of a row that falls out, which only happens while
 // adopt holds mu.
 func (c *custody) forget(p *parsedRow) {
-	for _, h := range p.handles {
-		delete(c.handles, h[0])
-		delete(c.handles, h[1])
+	for _, all := range p.handles {
+		for _, h := range all {
+			delete(c.handles, h)
+		}
 	}
 }
 
-// handle returns the handle of pair i for a use.
-func (p *parsedRow) handle(i int, use Use) string { return p.handles[i][use-1] }
+// handle returns the handle of pair i for a use that the row's keys have.
+func (p *parsedRow) handle(i int, use Use) string { return p.handles[i][slices.Index(p.uses, use)] }
 
 // find returns the key pair behind a handle.
 func (c *custody) find(handle string) (holder, error) {
@@ -101,16 +134,19 @@ func (c *custody) find(handle string) (holder, error) {
 func newHandle(use Use) string { return use.prefix() + rand.Text() }
 
 func (u Use) prefix() string {
-	if u == UseClient {
+	switch u {
+	case UseClient:
 		return "c."
+	case UseDKIM:
+		return "d."
 	}
 	return "s."
 }
 
-// checkHandle refuses a handle that was not given out for use.
-func checkHandle(handle string, use Use) error {
-	if len(handle) > 64 || len(handle) < 3 || handle[:2] != use.prefix() {
-		return fmt.Errorf("%w for this use", ErrHandle)
+// checkHandle refuses a handle that was not given out for one of the uses.
+func checkHandle(handle string, uses ...Use) error {
+	if len(handle) <= 64 && len(handle) >= 3 && slices.ContainsFunc(uses, func(u Use) bool { return handle[:2] == u.prefix() }) {
+		return nil
 	}
-	return nil
+	return fmt.Errorf("%w for this use", ErrHandle)
 }

@@ -84,6 +84,11 @@ func (r remoteOutbound) Verify(ctx context.Context, req VerifyRequest) (Verdict,
 	return rpc.InvokeRetry[VerifyRequest, Verdict](ctx, r.c, "Outbound.Verify", req)
 }
 
+// DKIM implements Outbound.
+func (r remoteOutbound) DKIM(ctx context.Context, req DKIMRequest) ([]DKIMKey, error) {
+	return rpc.InvokeRetry[DKIMRequest, []DKIMKey](ctx, r.c, "Outbound.DKIM", req)
+}
+
 // RelayCredentials implements Outbound.
 func (r remoteOutbound) RelayCredentials(ctx context.Context, req CredentialsRequest) (Credentials, error) {
 	return rpc.InvokeRetry[CredentialsRequest, Credentials](ctx, r.c, "Outbound.RelayCredentials", req)

@@ -35,7 +35,7 @@ func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
 	route := Route{
 		TLS: a.TLS, NoVerify: a.NoVerify, MailFrom: a.MailFrom,
 		InsecureAuth: a.InsecureAuth, Handshake: a.Handshake,
-		Present: a.PKIName != "" || a.PKITable != "",
+		DKIM: a.dkim != nil, Present: a.PKIName != "" || a.PKITable != "",
 	}
 	if a.Backup {
 		if route.BackupMX = a.BackupMX; route.BackupMX == "" {

@@ -15,7 +15,7 @@ func RegisterInbound(s *rpc.Server, in Inbound) error {
 }
 
 // RegisterOutbound serves what mta may ask: client certificates, signatures for
-// them, and the verification of servers.
+// them and for mail, and the verification of servers.
 func RegisterOutbound(s *rpc.Server, out Outbound) error {
 	return s.Register(nameOutbound, &outboundEdge{out})
 }
@@ -97,7 +97,7 @@ func (e *outboundEdge) Certificate(c *rpc.Call[CertificateRequest], r *rpc.Reply
 // Sign serves Outbound.Sign.
 func (e *outboundEdge) Sign(c *rpc.Call[SignRequest], r *rpc.Reply[[]byte]) error {
 	return rpc.Do(c, r, func(ctx context.Context, req SignRequest) ([]byte, error) {
-		if err := checkHandle(req.Handle, UseClient); err != nil {
+		if err := checkHandle(req.Handle, UseClient, UseDKIM); err != nil {
 			return nil, fmt.Errorf("%w: %w", rpc.ErrInvalid, err)
 		}
 		return e.out.Sign(ctx, req)
@@ -112,6 +112,11 @@ func (e *outboundEdge) Verify(c *rpc.Call[VerifyRequest], r *rpc.Reply[Verdict])
 		}
 		return e.out.Verify(ctx, req)
 	})
+}
+
+// DKIM serves Outbound.DKIM.
+func (e *outboundEdge) DKIM(c *rpc.Call[DKIMRequest], r *rpc.Reply[[]DKIMKey]) error {
+	return rpc.Do(c, r, e.out.DKIM)
 }
 
 // RelayCredentials serves Outbound.RelayCredentials.

@@ -17,13 +17,14 @@ import (
 // of a TLS 1.2 handshake with client certificate.
 const maxMessage = 128 << 10
 
-// ErrSign means that a request is not for a signature of a TLS handshake.
-var ErrSign = errors.New("not a TLS signature")
+// ErrSign means that a request is not for a signature that its handle is for.
+var ErrSign = errors.New("not a signature of this use")
 
-// Sign makes one signature. Only what a TLS 1.2 or 1.3 handshake can ask for is
-// signed: SHA-256, SHA-384 or SHA-512 digests of the right length, and for
-// Ed25519, where the message itself is seen, messages of a handshake in the role
-// that the handle was issued for.
+// Sign makes one signature. With a certificate's key only what a TLS 1.2 or 1.3
+// handshake can ask for is signed: SHA-256, SHA-384 or SHA-512 digests of the
+// right length, and for Ed25519, where the message itself is seen, messages of a
+// handshake in the role that the handle was issued for. With a key for mail only
+// SHA-256 digests are, as RFC 6376 and RFC 8463 have it.
 func (s *Service) Sign(_ context.Context, r SignRequest) ([]byte, error) {
 	h, err := s.custody.find(r.Handle)
 	if err != nil {
@@ -42,6 +43,9 @@ func (s *Service) Sign(_ context.Context, r SignRequest) ([]byte, error) {
 }
 
 func signOptions(h holder, r SignRequest) (crypto.SignerOpts, error) {
+	if h.use == UseDKIM {
+		return dkimOptions(h, r)
+	}
 	switch h.pair.signer.(type) {
 	case ed25519.PrivateKey:
 		if r.Hash != 0 || r.PSS || !handshakeMessage(r.Digest, h.use) {
@@ -68,6 +72,19 @@ func signOptions(h holder, r SignRequest) (crypto.SignerOpts, error) {
 		return &rsa.PSSOptions{SaltLength: rsa.PSSSaltLengthEqualsHash, Hash: r.Hash}, nil
 	}
 	return r.Hash, nil
+}
+
+// dkimOptions allows rsa-sha256, and ed25519-sha256, which signs the digest as if
+// it were the message.
+func dkimOptions(h holder, r SignRequest) (crypto.SignerOpts, error) {
+	want := crypto.SHA256
+	if _, ed := h.pair.signer.(ed25519.PrivateKey); ed {
+		want = 0
+	}
+	if r.Hash != want || r.PSS || len(r.Digest) != crypto.SHA256.Size() {
+		return nil, fmt.Errorf("%w: not a SHA-256 digest of a message", ErrSign)
+	}
+	return want, nil
 }
 
 // handshakeMessage reports whether msg has the form of what one side of a

@@ -33,7 +33,7 @@ func actionUses(a *config.Action) []use {
 	return []use{
 		{a.Alias, table.Alias}, {a.Virtual, table.Alias}, {a.UserBase, table.UserInfo},
 		{a.Domain, table.RelayHost}, {a.Sender, table.RelayHost}, {a.Auth, table.Credentials},
-		{a.HeloSrc, table.AddrName}, {a.PKITable, table.Cert}, {a.TLSPolicy, table.TLSPolicy},
+		{a.HeloSrc, table.AddrName}, {a.PKITable, table.Cert}, {a.TLSPolicy, table.TLSPolicy}, {a.DKIM, table.DKIM},
 	}
 }
 

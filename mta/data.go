@@ -53,15 +53,15 @@ func (e *lineEnds) end() error {
 func lineStart(p []byte) int { return bytes.Index(p, []byte("\n.")) + 1 }
 
 // sound checks a body that is at hand, before the server is asked anything.
-func (t *transaction) sound() *failure {
-	if t.job.Body == nil {
+func sound(job *queue.Job) *failure {
+	if job.Body == nil {
 		return nil
 	}
-	if int64(len(t.job.Body)) != t.job.Message.Size {
+	if int64(len(job.Body)) != job.Message.Size {
 		return deferred("4.3.0", fmt.Sprintf("%v: %v", errLocal, errTruncated))
 	}
 	var ends lineEnds
-	if err := ends.check(t.job.Body); err != nil || ends.end() != nil {
+	if err := ends.check(job.Body); err != nil || ends.end() != nil {
 		return failed("5.6.0", errBareLineEnd.Error())
 	}
 	return nil
@@ -86,7 +86,7 @@ func (t *transaction) data(ctx context.Context) {
 func (t *transaction) copyBody(ctx context.Context) error {
 	out := t.conn.out
 	if t.chunking {
-		fmt.Fprintf(out, "BDAT %d LAST\r\n", t.job.Message.Size)
+		fmt.Fprintf(out, "BDAT %d LAST\r\n", t.size())
 		if err := t.copyText(ctx, out); err != nil {
 			return err
 		}
@@ -102,16 +102,27 @@ func (t *transaction) copyBody(ctx context.Context) error {
 	return out.Flush()
 }
 
-// copyText writes exactly as many bytes as the message is said to have.
+// size is how many bytes go out, before dots are doubled.
+func (t *transaction) size() int64 { return t.job.Message.Size + int64(len(t.signatures)) }
+
+// copyText writes the message with its signatures.
 func (t *transaction) copyText(ctx context.Context, w io.Writer) error {
-	size := t.job.Message.Size
-	if t.job.Body != nil {
-		_, err := w.Write(t.job.Body)
+	if _, err := w.Write(t.signatures); err != nil {
+		return err
+	}
+	return t.mta.copyText(ctx, t.job, w)
+}
+
+// copyText writes exactly as many bytes as the message is said to have.
+func (m *MTA) copyText(ctx context.Context, job *queue.Job, w io.Writer) error {
+	size := job.Message.Size
+	if job.Body != nil {
+		_, err := w.Write(job.Body)
 		return err
 	}
 	var ends lineEnds
 	for sent := int64(0); sent < size || size == 0; { // no message is empty: it has a Received
-		chunk, err := t.fetch(ctx, sent)
+		chunk, err := m.fetch(ctx, job, sent)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errLocal, err)
 		}
@@ -131,10 +142,10 @@ func (t *transaction) copyText(ctx context.Context, w io.Writer) error {
 
 var errLocal = errors.New("cannot read the message")
 
-func (t *transaction) fetch(ctx context.Context, offset int64) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.conn.link.timeouts.Lookup)
+func (m *MTA) fetch(ctx context.Context, job *queue.Job, offset int64) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
 	defer cancel()
-	chunk, err := t.mta.queue.Body(ctx, t.job.Message.ID, offset, bodyChunk)
+	chunk, err := m.queue.Body(ctx, job.Message.ID, offset, bodyChunk)
 	if err == nil && len(chunk) == 0 {
 		err = errTruncated
 	}

@@ -27,6 +27,7 @@ type memLookup struct {
 	verifyErr error
 	verifier  lookup.Outbound // judges instead of roots, if there is one
 	creds     map[string]lookup.Credentials
+	dkim      dkimStore
 	asked     int // how often credentials were asked for
 	verified  int // how often a chain was to be verified
 }
@@ -66,6 +67,10 @@ func (l *memLookup) Certificate(_ context.Context, r lookup.CertificateRequest) 
 func (l *memLookup) Sign(_ context.Context, r lookup.SignRequest) ([]byte, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if key := l.dkim.signers[r.Handle]; key != nil {
+		l.dkim.signs++
+		return key.Sign(rand.Reader, r.Digest, r.Hash)
+	}
 	key, ok := l.own.PrivateKey.(crypto.Signer)
 	if !ok || r.Handle != "c.own" {
 		return nil, errors.New("no such key")

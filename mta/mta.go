@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/maypok86/otter/v2"
+
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -30,7 +32,8 @@ type MTA struct {
 	idle      *idlers
 	penalties *penalties
 	families  *families
-	work      context.Context // ends when no more jobs are taken
+	signed    *otter.Cache[string, *signed] // by message and keys
+	work      context.Context               // ends when no more jobs are taken
 	rest      context.CancelFunc
 	rested    chan struct{}   // closed when none are
 	hard      context.Context // ends when running transactions must
@@ -46,6 +49,7 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 		idle:      newIdlers(cfg.Timeouts.Idle),
 		penalties: newPenalties(time.Now),
 		families:  &families{now: time.Now},
+		signed:    otter.Must(&otter.Options[string, *signed]{MaximumSize: maxSigned}),
 		hard:      context.Background(),
 	}
 	m.work, m.rest = context.WithCancel(context.Background())

@@ -28,14 +28,15 @@ func wireAddress(addr string) (wire string, utf8 bool) {
 // BODY (RFC 6152), SIZE (RFC 1870), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689),
 // RET and ENVID (RFC 3461
 // section 4.3, 4.4).
-func (s *session) mailLine(m *queue.Message, from string, utf8 bool) string {
+func (t *transaction) mailLine(from string, utf8 bool) string {
+	m, s := &t.job.Message, t.session
 	var b strings.Builder
 	b.WriteString("MAIL FROM:<" + from + ">")
 	if _, ok := s.offers("8BITMIME"); ok {
 		b.WriteString(" BODY=8BITMIME")
 	}
 	if _, ok := s.offers("SIZE"); ok {
-		b.WriteString(" SIZE=" + strconv.FormatInt(m.Size, 10))
+		b.WriteString(" SIZE=" + strconv.FormatInt(t.size(), 10))
 	}
 	if utf8 {
 		b.WriteString(" SMTPUTF8")

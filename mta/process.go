@@ -86,9 +86,15 @@ func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure
 // deliver runs as many transactions as the recipients need, over as few
 // sessions as possible. It returns the worst that it found out about the servers.
 func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (results []queue.Result, worst mood) {
+	var signed *signed
 	todo := job.Envelopes
 	for len(todo) > 0 {
 		s, fail := m.session(stop, d)
+		if fail == nil && signed == nil {
+			if signed, fail = m.sign(m.hard, d, job); fail != nil {
+				m.done(s)
+			}
+		}
 		if fail != nil {
 			if fail.mood == down && m.lanes.served(d.key) {
 				// Not one more, but those that we have.
@@ -99,6 +105,7 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (res
 		for len(todo) > 0 && s.usable() {
 			n := min(len(todo), m.cfg.Limits.Recipients)
 			t := s.begin(job, todo[:n], d.route.MailFrom)
+			t.signatures = signed.header
 			t.run(m.hard)
 			if t.stale {
 				break

@@ -22,7 +22,8 @@ type transaction struct {
 	stale   bool             // the session had ended before anything was sent
 	open    bool             // the server is in a transaction
 
-	chunking bool // the body goes by BDAT (RFC 3030)
+	chunking   bool   // the body goes by BDAT (RFC 3030)
+	signatures []byte // header fields before the message
 }
 
 // rcpt is one recipient and what the server said about it; no outcome yet means
@@ -63,12 +64,12 @@ func (t *transaction) run(ctx context.Context) {
 
 // fits checks what the server is known to refuse, before it is asked.
 func (t *transaction) fits() *failure {
-	if limit := t.sizeLimit(); limit > 0 && t.job.Message.Size > limit {
-		f := failed("5.3.4", fmt.Sprintf("message of %d bytes exceeds the server's limit of %d", t.job.Message.Size, limit))
+	if limit := t.sizeLimit(); limit > 0 && t.size() > limit {
+		f := failed("5.3.4", fmt.Sprintf("message of %d bytes exceeds the server's limit of %d", t.size(), limit))
 		f.remote = t.host.name
 		return f
 	}
-	if f := t.sound(); f != nil {
+	if f := sound(t.job); f != nil {
 		return f
 	}
 	_, t.chunking = t.offers("CHUNKING")
@@ -118,7 +119,7 @@ type question struct {
 // asked for.
 func (t *transaction) questions() []question {
 	list := make([]question, 1, len(t.rcpts)+2)
-	list[0] = question{line: t.mailLine(&t.job.Message, t.from, t.utf8), verb: "MAIL"}
+	list[0] = question{line: t.mailLine(t.from, t.utf8), verb: "MAIL"}
 	for i := range t.rcpts {
 		if r := &t.rcpts[i]; r.result.Outcome == 0 {
 			list = append(list, question{line: t.rcptLine(&r.env, r.address), verb: "RCPT", rcpt: r})

@@ -3,6 +3,8 @@ package table
 import (
 	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -11,12 +13,14 @@ import (
 	"strings"
 
 	"tabard/internal/address"
+	"tabard/internal/sealing"
 )
 
-// DKIMKey is one signing key of a domain. Exactly one of Key and File is set.
+// DKIMKey is one signing key of a domain. Exactly one of Key, Block and File is set.
 type DKIMKey struct {
 	Selector string
 	Key      crypto.Signer // RSA or Ed25519 (RFC 8463); secret
+	Block    *pem.Block    // sealed or encrypted, for an Opener
 	File     string        // where the key is
 }
 
@@ -76,13 +80,42 @@ func parseDKIMKey(selector, text string) (DKIMKey, error) {
 	if err != nil {
 		return DKIMKey{}, err
 	}
-	if k.Key, err = ParsePrivateKey(block); err != nil {
-		return DKIMKey{}, err
+	if block.Type == sealing.BlockType || block.Type == sealing.EncryptedType {
+		k.Block = block
+		return k, nil
 	}
-	if _, ec := k.Key.(*ecdsa.PrivateKey); ec {
-		return DKIMKey{}, errors.New("an ECDSA key cannot sign mail; RSA and Ed25519 can")
+	k.Key, err = Opener{}.OpenDKIM(block)
+	return k, err
+}
+
+// OpenDKIM returns the private key in a block, if it can sign mail (RFC 8301
+// section 3.2, RFC 8463). Errors never quote key material.
+func (o Opener) OpenDKIM(b *pem.Block) (crypto.Signer, error) {
+	key, err := o.Open(b)
+	if err != nil {
+		return nil, err
 	}
-	return k, nil
+	switch k := key.(type) {
+	case *rsa.PrivateKey:
+		if bits := k.N.BitLen(); bits < 1024 || bits > 8192 {
+			return nil, fmt.Errorf("RSA key of %d bits; want 1024 to 8192", bits)
+		}
+		return k, nil
+	case ed25519.PrivateKey:
+		return k, nil
+	case *ecdsa.PrivateKey:
+		return nil, errors.New("an ECDSA key cannot sign mail; RSA and Ed25519 can")
+	}
+	return nil, fmt.Errorf("a key of type %T cannot sign mail; RSA and Ed25519 can", key)
+}
+
+// ReadDKIM reads the private key in a text: PEM, or base64 of PEM or of DER.
+func (o Opener) ReadDKIM(text string) (crypto.Signer, error) {
+	block, err := keyBlock(text)
+	if err != nil {
+		return nil, err
+	}
+	return o.OpenDKIM(block)
 }
 
 // keyBlock finds the private key in PEM, base64 of PEM or base64 of DER.

@@ -251,6 +251,7 @@ type Action struct {
 	TLS          bool // `tls`: mandatory
 	NoVerify     bool // `tls no-verify`
 	TLSPolicy    TableRef
+	DKIM         TableRef // keys to sign with, by the author's domain
 	Auth         TableRef
 	InsecureAuth bool
 	Helo         string

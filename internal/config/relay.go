@@ -29,6 +29,7 @@ func relayOptions() []option[Action] {
 		{word: "backup", parse: (*parser).backup},
 		{word: "ca", parse: func(p *parser, a *Action) *Error { return p.caArg(&a.CAName, &a.CATable) }},
 		ciphersOption(func(a *Action) *tlsopt.Options { return &a.Handshake }),
+		tableOption("dkim", mapOrDynamic, func(a *Action) *TableRef { return &a.DKIM }),
 		tableOption("domain", mapOrDynamic, func(a *Action) *TableRef { return &a.Domain }),
 		{word: "filter", parse: func(p *parser, a *Action) *Error { return p.filterArg(&a.Filters) }},
 		{word: "helo", parse: func(p *parser, a *Action) *Error { return p.hostName(&a.Helo) }},

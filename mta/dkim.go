@@ -1,0 +1,175 @@
+package mta
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	netmail "net/mail"
+	"net/textproto"
+	"strings"
+
+	"github.com/emersion/go-msgauth/dkim"
+
+	"tabard/internal/address"
+	"tabard/lookup"
+	"tabard/queue"
+)
+
+const (
+	// maxHeader bounds the header that is looked through for the author, in bytes.
+	// A message with a longer one is not signed.
+	maxHeader = 256 << 10
+	// maxSigned is for how many messages signatures are kept, so that a message is
+	// signed once, not at each attempt.
+	maxSigned = 4096
+)
+
+// signed is what became of the wish to sign a message.
+type signed struct{ header []byte }
+
+// sign returns the DKIM-Signature fields (RFC 6376) of a message: one for each key
+// that lookup has for the domain of its author. What cannot be asked or signed
+// defers the mail: without the signature, receivers might throw it away.
+func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed, *failure) {
+	if !d.route.DKIM {
+		return &signed{}, nil
+	}
+	if fail := sound(job); fail != nil {
+		return nil, fail
+	}
+	header, err := m.header(ctx, job)
+	if err != nil {
+		return nil, deferred("4.3.0", err.Error())
+	}
+	domain := authorDomain(header)
+	if domain == "" {
+		return &signed{}, nil
+	}
+	asking, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
+	defer cancel()
+	keys, err := m.lookup.DKIM(asking, lookup.DKIMRequest{Action: d.action, Domain: domain})
+	if err != nil {
+		return nil, deferred("4.7.0", "cannot look up the keys to sign with: "+err.Error())
+	}
+	if len(keys) == 0 {
+		return &signed{}, nil
+	}
+	// A key that was replaced has another handle.
+	name := fmt.Sprint(job.Message.ID, job.Message.Size, keys)
+	if s, ok := m.signed.GetIfPresent(name); ok {
+		return s, nil
+	}
+	s := &signed{}
+	if s.header, err = m.signatures(ctx, job, keys, signedFields(header)); err != nil {
+		if errors.Is(err, errBareLineEnd) {
+			return nil, failed("5.6.0", err.Error())
+		}
+		return nil, deferred("4.7.0", "cannot sign: "+err.Error())
+	}
+	m.signed.Set(name, s)
+	return s, nil
+}
+
+// signatures passes the message through a signer for each key.
+func (m *MTA) signatures(ctx context.Context, job *queue.Job, keys []lookup.DKIMKey, fields []string) ([]byte, error) {
+	var signers []*dkim.Signer
+	defer func() {
+		for _, s := range signers {
+			_ = s.Close() // a second time is nothing; this is for errors
+		}
+	}()
+	var to []io.Writer
+	for _, k := range keys {
+		key, err := lookup.DKIMSigner(ctx, m.lookup, k)
+		if err != nil {
+			return nil, err
+		}
+		s, err := dkim.NewSigner(&dkim.SignOptions{
+			Domain: k.Domain, Selector: k.Selector, Signer: key, HeaderKeys: fields,
+			HeaderCanonicalization: dkim.CanonicalizationRelaxed, BodyCanonicalization: dkim.CanonicalizationRelaxed,
+		})
+		if err != nil {
+			return nil, err
+		}
+		signers, to = append(signers, s), append(to, s)
+	}
+	if err := m.copyText(ctx, job, io.MultiWriter(to...)); err != nil {
+		return nil, err
+	}
+	var all bytes.Buffer
+	for i, s := range signers {
+		if err := s.Close(); err != nil {
+			return nil, fmt.Errorf("as %s of %s: %w", keys[i].Selector, keys[i].Domain, err)
+		}
+		all.WriteString(s.Signature())
+	}
+	signers = nil
+	return all.Bytes(), nil
+}
+
+// header returns the header of a message with the empty line that ends it; nil if
+// there is none, or it is too long.
+func (m *MTA) header(ctx context.Context, job *queue.Job) ([]byte, error) {
+	text := job.Body
+	for {
+		if end := bytes.Index(text, []byte("\r\n\r\n")); end >= 0 {
+			return text[:end+4], nil
+		}
+		if job.Body != nil || len(text) > maxHeader || int64(len(text)) >= job.Message.Size {
+			return nil, nil
+		}
+		chunk, err := m.fetch(ctx, job, int64(len(text)))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errLocal, err)
+		}
+		text = append(text, chunk...)
+	}
+}
+
+// authorDomain returns the domain of the first mailbox of the only From field;
+// empty when there is not exactly one such field, or nothing to be read from it.
+func authorDomain(header []byte) string {
+	msg, err := netmail.ReadMessage(bytes.NewReader(header))
+	if err != nil || len(msg.Header["From"]) != 1 {
+		return ""
+	}
+	authors, err := msg.Header.AddressList("From")
+	if err != nil || len(authors) == 0 {
+		return ""
+	}
+	_, domain := address.Split(authors[0].Address)
+	return domain
+}
+
+// signedFields names the fields to sign (RFC 6376 section 5.4.1), each as often as
+// it is there. Those that readers see are named once more, so that nobody can add
+// another of them (section 8.15).
+func signedFields(header []byte) []string {
+	count := make(map[string]int)
+	for line := range bytes.SplitSeq(header, []byte("\r\n")) {
+		if name, _, ok := strings.Cut(string(line), ":"); ok && line[0] != ' ' && line[0] != '\t' {
+			count[textproto.CanonicalMIMEHeaderKey(strings.TrimSpace(name))]++
+		}
+	}
+	var fields []string
+	for _, f := range []struct {
+		name string
+		seal bool
+	}{
+		{"From", true}, {"To", true}, {"Cc", true}, {"Subject", true}, {"Date", true}, {"Reply-To", true}, {"Message-Id", false},
+		{"In-Reply-To", false}, {"References", false}, {"Mime-Version", false}, {"Content-Type", true},
+		{"Content-Transfer-Encoding", true}, {"Sender", false}, {"List-Id", false}, {"List-Unsubscribe", false},
+		{"List-Unsubscribe-Post", false}, {"List-Post", false}, {"List-Help", false}, {"Autocrypt", false},
+	} {
+		n := count[f.name]
+		if f.seal {
+			n++
+		}
+		for range n {
+			fields = append(fields, f.name)
+		}
+	}
+	return fields
+}
