@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -146,7 +147,7 @@ func noReply() []wicked {
 		n("421", func(c *villainConn, _, _ string) (bool, bool) { c.say("421 4.3.2 " + venom); return false, false }),
 		n("421 and stays", replying("421 4.3.2 "+venom)),
 		n("10,000 lines of yes", raw(lines(250, 10000), false)),
-		n("10,000 lines of no, and stays", raw(lines(550, 10000), true)),
+		n("10,000 lines, and stays", raw(lines(550, 10000), true)),
 		n("a long line", raw("250 "+strings.Repeat("x", 1<<16)+"\r\n", true)),
 		n("a line without end", raw("550 "+strings.Repeat("x", 1<<16), true)),
 		n("binary", raw("\xff\x00\x80\n\xfe\x16\x03\x03\x00\x00\n", false)),
@@ -228,17 +229,27 @@ type manner struct {
 	scheme lookup.Scheme
 	offers []string
 	steps  []string
+	brief  bool // what differs by the parser of replies alone is tried out elsewhere
 }
 
 func manners() []manner {
 	return []manner{
-		{"SMTP", "smtp", []string{"8BITMIME"}, []string{"greeting", "EHLO", "MAIL", "RCPT 1", "RCPT 2", "DATA", "end", "MAIL again", "RSET", "QUIT"}},
+		{"SMTP", "smtp", []string{"8BITMIME"}, []string{"greeting", "EHLO", "MAIL", "RCPT 1", "RCPT 2", "DATA", "end", "MAIL again", "RSET", "QUIT"}, false},
 		{"SMTP with all extensions", "smtp", []string{"PIPELINING", "CHUNKING", "SIZE", "DSN", "SMTPUTF8", "ENHANCEDSTATUSCODES"},
-			[]string{"MAIL", "RCPT 1", "RCPT 2", "end", "MAIL again", "RSET", "QUIT"}},
-		{"SMTP with PIPELINING", "smtp", []string{"PIPELINING"}, []string{"MAIL", "RCPT 1", "RCPT 2", "DATA", "end", "MAIL again", "RSET", "QUIT"}},
-		{"STARTTLS and AUTH", "tls", nil, []string{"STARTTLS", "handshake", "EHLO again", "AUTH PLAIN", "AUTH LOGIN", "user name", "password"}},
-		{"LMTP", "lmtp", []string{"8BITMIME"}, []string{"greeting", "LHLO", "MAIL", "RCPT 1", "RCPT 2", "DATA", "end 1", "end 2", "MAIL again", "RSET", "QUIT"}},
-		{"LMTP with PIPELINING", "lmtp", []string{"PIPELINING", "CHUNKING", "DSN"}, []string{"RCPT 1", "RCPT 2", "end 1", "end 2", "MAIL again"}},
+			[]string{"MAIL", "RCPT 1", "RCPT 2", "end", "MAIL again", "RSET", "QUIT"}, true},
+		{"SMTP with PIPELINING", "smtp", []string{"PIPELINING"}, []string{"MAIL", "RCPT 1", "RCPT 2", "DATA", "end", "MAIL again", "RSET", "QUIT"}, true},
+		{"STARTTLS and AUTH", "tls", nil, []string{"STARTTLS", "handshake", "EHLO again", "AUTH PLAIN", "AUTH LOGIN", "user name", "password"}, false},
+		{"LMTP", "lmtp", []string{"8BITMIME"}, []string{"greeting", "LHLO", "MAIL", "RCPT 1", "RCPT 2", "DATA", "end 1", "end 2", "MAIL again", "RSET", "QUIT"}, false},
+		{"LMTP with PIPELINING", "lmtp", []string{"PIPELINING", "CHUNKING", "DSN"}, []string{"RCPT 1", "RCPT 2", "end 1", "end 2", "MAIL again"}, true},
+	}
+}
+
+// briefly lists the misdeeds for brief manners.
+func briefly() []string {
+	return []string{
+		"closes", "resets", "says nothing", "closes between lines", "stops between lines", "421", "421 and stays", "10,000 lines, and stays",
+		"echo", "two codes, first no", "354", "334", "250", "another reply at once", "another three at once", "451", "550", "550, nothing else",
+		"a byte a second", "a byte a minute",
 	}
 }
 
@@ -251,7 +262,7 @@ func TestHostileServers(t *testing.T) {
 			t.Run(d.name+"/"+step, func(t *testing.T) {
 				t.Parallel()
 				for _, bad := range all {
-					if bad.only != "" && !strings.Contains(bad.only, step) {
+					if bad.only != "" && !strings.Contains(bad.only, step) || d.brief && !slices.Contains(briefly(), bad.name) {
 						continue
 					}
 					c := bad.class
