@@ -99,7 +99,9 @@ func (s *Service) newRule(m *config.Match) (rule, error) {
 	b.opt(m.Helo, table.Domain, func(sub *subject) string { return sub.session.Helo })
 	b.authenticated(m.Auth)
 	if m.TLS != nil {
-		b.add(m.TLS.Negate, func(_ context.Context, sub *subject) (bool, error) { return sub.session.TLS, nil })
+		b.add(m.TLS.Negate, func(_ context.Context, sub *subject) (bool, error) {
+			return sub.session.TLS && (!m.TLSVerified || sub.session.Peer.State == Verified), nil
+		})
 	}
 	b.opt(m.MailFrom, table.MailAddr, senderKey)
 	b.opt(m.RcptTo, table.MailAddr, rcptKey)

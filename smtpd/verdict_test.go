@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"tabard/backends/static"
 	"tabard/internal/config"
 	"tabard/internal/selfca"
 	"tabard/lookup"
@@ -186,7 +187,11 @@ func truthConf(dir string) string {
 			fmt.Fprintf(&b, "listen on 127.0.0.1 port %d %s %s pki mx.example.org ca clients received-auth\n", 1000+strings.Count(b.String(), "\n"), mode, verify)
 		}
 	}
-	b.WriteString("action \"out\" relay\nmatch tls from any for any action \"out\"\n")
+	b.WriteString(`action "out" relay
+match tls verified from any for domain "verified.example" action "out"
+match ! tls verified from any for domain "unverified.example" action "out"
+match tls from any for domain "example.org" action "out"
+`)
 	return b.String()
 }
 
@@ -210,7 +215,12 @@ func newTruth(t *testing.T, bundle []byte) *truth {
 		t.Fatal(err)
 	}
 	service, err := lookup.New(t.Context(), lookup.Options{Config: tr.cfg, Hostname: "mx.example.org", Roots: x509.NewCertPool(),
-		Open: func(context.Context, config.Table) (table.Backend, error) { return oneUser{}, nil }})
+		Open: func(ctx context.Context, c config.Table) (table.Backend, error) {
+			if c.Name == "ids" {
+				return oneUser{}, nil
+			}
+			return static.Open(ctx, c, table.Options{})
+		}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -334,6 +344,12 @@ func (tr *truth) check(t *testing.T, listener int, k clientKind, version uint16)
 	if told := tr.witness.last(); told.Peer != want || told.User != user || !told.TLS {
 		t.Errorf("rules: %+v, user %q; want %+v, %q", told.Peer, told.User, want, user)
 	}
+	verified, unverified := "550", "250"
+	if want.State == lookup.Verified {
+		verified, unverified = unverified, verified
+	}
+	c.do("RCPT TO:<x@verified.example>", verified)
+	c.do("RCPT TO:<x@unverified.example>", unverified)
 	c.do("DATA", "354")
 	c.do("x\r\n.", "250")
 	all := tr.queue.all()

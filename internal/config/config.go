@@ -313,8 +313,10 @@ type Match struct {
 	Auth     *Cond
 	MailFrom *Cond
 	RcptTo   *Cond
-	Reject   bool
-	Action   string
+	// TLSVerified narrows TLS to sessions whose client certificate was verified.
+	TLSVerified bool
+	Reject      bool
+	Action      string
 }
 
 // Filter is a `filter` directive; exactly one of Proc, Command, Chain and Phase

@@ -56,8 +56,8 @@ func matchOptions() []option[rule] {
 		condition("auth", listOrDynamic|shapeMap, true, func(r *rule) **Cond { return &r.Auth }),
 		condition("mail-from", anyShape, false, func(r *rule) **Cond { return &r.MailFrom }),
 		condition("rcpt-to", anyShape, false, func(r *rule) **Cond { return &r.RcptTo }),
-		{word: "tls", parse: func(_ *parser, r *rule) *Error {
-			r.TLS = r.cond()
+		{word: "tls", parse: func(p *parser, r *rule) *Error {
+			r.TLS, r.TLSVerified = r.cond(), p.accept("verified")
 			return nil
 		}},
 	}
