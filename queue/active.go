@@ -18,6 +18,8 @@ type item struct {
 	dest     *destination
 	warned   int
 	note     *notice          // its sender is still to be told
+	last     *notice          // what the last attempt said
+	told     bool             // it counts in msg.noted
 	delivery *lookup.Delivery // local: how
 	job      *lease           // while a worker has it
 	dropped  bool             // removed by hand meanwhile
@@ -31,6 +33,8 @@ type message struct {
 	body    []byte // while it is in memory
 	charged bool   // body counts in active.bytes
 	waiting int    // items that no worker has had; the body goes with the last
+	live    int    // items in memory
+	noted   int    // of those, the ones that wait for a report
 }
 
 // active is what the queue has in memory. Its methods need mu, unless they say
@@ -160,6 +164,7 @@ func (a *active) remember(d *destination) {
 func (a *active) enter(it *item) {
 	a.items[it.env.ID] = it
 	it.msg.waiting++
+	it.msg.live++
 }
 
 // leave ends an item's stay; its row says what comes next.
@@ -168,6 +173,9 @@ func (a *active) leave(it *item) {
 		return
 	}
 	delete(a.items, it.env.ID)
+	if it.msg.live--; it.told {
+		it.msg.noted--
+	}
 	if a.scanning {
 		a.left[it.env.ID] = struct{}{}
 	}

@@ -39,6 +39,9 @@ func (q *Queue) prepare(ctx context.Context, s Submission, size int64) (*NewMess
 	for i := range s.Recipients {
 		m.Envelopes[i] = q.envelope(ctx, &s.Recipients[i], EnvelopeID{m.Message.ID, i}, now)
 	}
+	if s.Message.Sender != "" {
+		m.reportExpansions()
+	}
 	return m, nil
 }
 
@@ -106,7 +109,9 @@ func (q *Queue) admit(m *NewMessage) []*item {
 		}
 		if d := a.admit(e.Destination); d != nil {
 			e.Claimed = true
-			items = append(items, &item{env: e.Envelope, msg: msg, dest: d})
+			it := &item{env: e.Envelope, msg: msg, dest: d}
+			it.note, it.last = parseNotice(e.Notice)
+			items = append(items, it)
 		}
 	}
 	if msg.charged = len(items) > 0 && !m.Staged && a.bytes+len(m.Body) <= a.maxBytes; msg.charged {

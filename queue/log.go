@@ -50,6 +50,19 @@ func (q *Queue) logResult(e *event, told bool) {
 	q.log.LogAttrs(context.Background(), level, name, attrs...)
 }
 
+// logUntold writes the line of a failure that nobody is told of.
+func (q *Queue) logUntold(e *event) {
+	if e.result.Outcome != Failed || e.note != nil {
+		return
+	}
+	why := "the sender does not want to be told"
+	if e.it.msg.Sender == "" {
+		why = "a bounce is not bounced"
+	}
+	q.logEnd("queue drop", &e.it.msg.Message, &e.it.env, slog.String("kind", kindFailed),
+		slog.String("stat", address.OneLine(errorText(&e.result), maxErrorText)), slog.String("reason", why))
+}
+
 func resultWord(o Outcome) string {
 	switch o {
 	case Delivered:

@@ -15,6 +15,7 @@ const (
 	DefaultConcurrency = 50
 	DefaultFirst       = 2
 	DefaultProbes      = 500
+	DefaultGather      = 2 * time.Second
 )
 
 // Options are the choices of a queue. Zero values take the defaults.
@@ -31,6 +32,10 @@ type Options struct {
 	Concurrency int // jobs that one destination may have in flight
 	First       int // the same, for a destination of which nothing is known: one to learn, and one lest a large message holds up the rest
 	Probes      int // jobs in flight to all destinations that have not answered yet; half of what the relay worker takes at once is right
+
+	// Gather is how long a report waits at most for other recipients of the message
+	// that are being tried, to be about them, too.
+	Gather time.Duration
 
 	// Spawn starts a worker for local deliveries as uid, which then attaches
 	// itself. It is called when there is work for a uid without a worker. nil:
@@ -65,6 +70,9 @@ func (o Options) filled() Options {
 	}
 	if o.Probes <= 0 {
 		o.Probes = DefaultProbes
+	}
+	if o.Gather <= 0 {
+		o.Gather = DefaultGather
 	}
 	return o
 }

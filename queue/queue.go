@@ -59,7 +59,7 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 		scan:    scanState{wake: make(chan struct{}, 1)},
 	}
 	q.rules.Store(o.rules())
-	q.reports.waiting = make(map[MessageID][]*item)
+	q.reports.waiting = make(map[MessageID]*gathering)
 	q.count.messages.Store(messages)
 	q.count.envelopes.Store(envelopes)
 	q.ctx, q.stop = context.WithCancel(context.WithoutCancel(ctx))

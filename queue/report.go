@@ -18,23 +18,66 @@ const (
 	reportWait  = 30 * time.Second
 	reportPause = 10 * time.Second // after the first failure to route a bounce
 	reportMost  = time.Hour
+	maxReported = 1000 // recipients in one report
 )
 
 // reports gathers, per message, the envelopes whose sender is still to be told
-// of an outcome. What comes while a report waits travels in it. Its fields need
-// active.mu.
+// of an outcome. Its fields need active.mu.
 type reports struct {
-	waiting map[MessageID][]*item
+	waiting map[MessageID]*gathering
 	order   backlog[MessageID]
 }
 
-// add queues an item that has a note.
-func (r *reports) add(it *item) {
+// gathering is a report that is about to be written. It waits while other
+// recipients of its message are being tried, but not for long; what comes before
+// its turn travels in it.
+type gathering struct {
+	items []*item
+	due   bool // it waits for its turn only
+	timer *time.Timer
+}
+
+// tell queues an item that has a note. Needs active.mu.
+func (q *Queue) tell(it *item) {
 	id := it.env.ID.Message
-	if r.waiting[id] == nil {
-		r.order.list = append(r.order.list, id)
+	g := q.reports.waiting[id]
+	if g == nil {
+		g = &gathering{}
+		g.timer = time.AfterFunc(q.opt.Gather, func() {
+			q.active.mu.Lock()
+			defer q.active.mu.Unlock()
+			q.reportDue(id, g)
+		})
+		q.reports.waiting[id] = g
 	}
-	r.waiting[id] = append(r.waiting[id], it)
+	g.items = append(g.items, it)
+	if !it.told {
+		it.told = true
+		it.msg.noted++
+	}
+	q.gathered(it.msg)
+}
+
+// gathered sees to a report that may have nothing to wait for any more. Needs
+// active.mu.
+func (q *Queue) gathered(m *message) {
+	if m.noted == 0 || m.noted < m.live {
+		return
+	}
+	if g := q.reports.waiting[m.ID]; g != nil {
+		q.reportDue(m.ID, g)
+	}
+}
+
+// reportDue gives a report its turn. Needs active.mu.
+func (q *Queue) reportDue(id MessageID, g *gathering) {
+	if g.due || q.reports.waiting[id] != g {
+		return
+	}
+	g.due = true
+	g.timer.Stop()
+	q.reports.order.list = append(q.reports.order.list, id)
+	q.goWhile(q.reportSome)
 }
 
 // reportSome writes reports as long as there are any to write.
@@ -58,7 +101,7 @@ func (q *Queue) reportAll() {
 		if !ok {
 			break
 		}
-		items := slices.DeleteFunc(q.reports.waiting[id], func(it *item) bool {
+		items := slices.DeleteFunc(q.reports.waiting[id].items, func(it *item) bool {
 			if it.dropped {
 				q.leave(it)
 			}
@@ -75,7 +118,7 @@ func (q *Queue) reportAll() {
 // report tells the sender of one message what became of its recipients: one
 // report for each kind of news.
 func (q *Queue) report(items []*item) {
-	groups := [3][]*item{} // failed, delayed, delivered or relayed
+	groups := [3][]*item{} // failed, delayed, delivered or relayed or expanded
 	var silent []*item
 	for _, it := range items {
 		switch {
@@ -91,8 +134,8 @@ func (q *Queue) report(items []*item) {
 	}
 	q.drop(silent, "nobody to tell")
 	for _, group := range groups {
-		if len(group) > 0 {
-			q.reportGroup(group)
+		for part := range slices.Chunk(group, maxReported) {
+			q.reportGroup(part)
 		}
 	}
 }
@@ -168,7 +211,7 @@ func (q *Queue) ending(items []*item) *Change {
 		}
 		c.Update = append(c.Update, Update{
 			ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next, LastError: it.env.LastError,
-			Warned: q.warnings(&it.env, time.Now()),
+			Warned: q.warnings(&it.env, time.Now()), Notice: it.last.encode(),
 		})
 	}
 	return c
@@ -231,7 +274,10 @@ func (q *Queue) postpone(items []*item, why error) {
 	change := &Change{}
 	now := time.Now()
 	for _, it := range items {
-		u := Update{ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next, LastError: it.env.LastError, Warned: it.warned}
+		u := Update{
+			ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next, LastError: it.env.LastError,
+			Warned: it.warned, Notice: it.last.encode(),
+		}
 		if it.note.Kind != kindDelayed {
 			it.note.Tries++
 			n := time.Duration(it.note.Tries)
@@ -262,24 +308,23 @@ func (q *Queue) reportAgain(items []*item) {
 	}
 	q.active.mu.Lock()
 	for _, it := range items {
-		q.reports.add(it)
+		q.tell(it)
 	}
 	q.active.mu.Unlock()
-	q.reportSome()
 }
 
 // newDSN gathers what a report says. Without the original message, damaged as
 // it may be, the report is still due.
 func (q *Queue) newDSN(ctx context.Context, items []*item) (*dsn, io.Closer) {
-	d := &dsn{
-		hostname: q.rules.Load().Hostname, id: q.ids.Next(), date: time.Now(),
-		message: &items[0].msg.Message, items: items,
-	}
+	d := newDSN(&items[0].msg.Message, items)
+	d.hostname, d.id, d.date = q.rules.Load().Hostname, q.ids.Next(), time.Now()
 	body, err := q.store.Body(ctx, d.message.ID)
-	if err != nil {
-		q.log.Warn("report without its message", "message", d.message.ID.String(), "error", err)
-		return d, nil
+	if err == nil {
+		if d.original, err = examine(body, body.Size(), d.whole()); err == nil {
+			return d, body
+		}
+		body.Close()
 	}
-	d.original = io.NewSectionReader(body, 0, body.Size())
-	return d, body
+	q.log.Warn("report without its message", "message", d.message.ID.String(), "error", err)
+	return d, nil
 }

@@ -23,39 +23,66 @@ const (
 	kindDelayed   = "delayed"
 	kindDelivered = "delivered"
 	kindRelayed   = "relayed"
+	kindExpanded  = "expanded"
 )
 
 // notice is an outcome that the sender is still to be told of. It is stored with
-// the envelope until the report is.
+// the envelope until the report is. Without a kind it is what the last attempt said,
+// for the report that may be due when the envelope expires.
 type notice struct {
-	Kind     string    `json:"kind"`
+	Kind     string    `json:"kind,omitempty"`
 	Enhanced string    `json:"enhanced,omitempty"`
 	Text     string    `json:"text,omitempty"` // one line
 	Code     int       `json:"code,omitempty"`
 	Remote   string    `json:"remote,omitempty"`
 	At       time.Time `json:"at"`
 	Expired  bool      `json:"expired,omitempty"`
+	Cause    string    `json:"cause,omitempty"` // of an expired one: Enhanced of the last attempt
 	Tries    int       `json:"tries,omitempty"` // to report it
 }
 
 func newNotice(kind string, r *Result) *notice {
-	return &notice{
-		Kind: kind, Enhanced: r.Enhanced, Code: r.Code, At: time.Now(),
-		Text: address.OneLine(r.Text, maxNoticeText), Remote: address.OneLine(r.Remote, maxText),
+	return &notice{Kind: kind, Enhanced: r.Enhanced, Code: r.Code, At: time.Now(), Text: r.Text, Remote: r.Remote}
+}
+
+// checked is a result as it may be kept: on one line, bounded, and with codes that
+// are some. Workers pass on what strangers say.
+func checked(r Result) Result {
+	if r.Code < 200 || r.Code > 599 {
+		r.Code = 0
 	}
+	if !validStatus(r.Enhanced) {
+		r.Enhanced = ""
+	}
+	r.Text, r.Remote = address.OneLine(r.Text, maxNoticeText), address.OneLine(r.Remote, maxText)
+	return r
 }
 
 // expired is the notice of an envelope whose time is over. The class is that of
 // a persistent transient failure (RFC 3463 section 2): sending again may succeed.
-func expired(e *Envelope) *notice {
-	text := "delivery time expired"
-	if e.LastError != "" {
-		text += "; last error: " + e.LastError
+func expired(it *item) *notice {
+	n := &notice{Kind: kindFailed, Enhanced: "4.4.7", Text: it.env.LastError, At: time.Now(), Expired: true}
+	if last := it.last; last != nil {
+		n.Code, n.Cause, n.Text, n.Remote, n.At = last.Code, last.Enhanced, last.Text, last.Remote, last.At
 	}
-	return &notice{Kind: kindFailed, Enhanced: "4.4.7", Text: text, At: time.Now(), Expired: true}
+	return n
 }
 
+// cause is the code of what went wrong in the end.
+func (n *notice) cause() string {
+	if n.Expired {
+		return n.Cause
+	}
+	return n.Enhanced
+}
+
+// reply is what was said, with its codes.
+func (n *notice) reply() string { return replyText(n.Code, n.cause(), n.Text) }
+
 func (n *notice) encode() string {
+	if n == nil {
+		return ""
+	}
 	b, err := json.Marshal(n)
 	if err != nil { // plain fields: it cannot
 		return ""
@@ -63,17 +90,20 @@ func (n *notice) encode() string {
 	return string(b)
 }
 
-// parseNotice reads what encode wrote; nil for none. One that does not parse
-// was written by a hand: the envelope is simply tried again.
-func parseNotice(s string) *notice {
+// parseNotice reads what encode wrote: a notice, or what the last attempt said. One
+// that does not parse was written by a hand: the envelope is simply tried again.
+func parseNotice(s string) (note, last *notice) {
 	if s == "" {
-		return nil
+		return nil, nil
 	}
 	n := &notice{}
-	if err := json.Unmarshal([]byte(s), n); err != nil || n.Kind == "" {
-		return nil
+	switch err := json.Unmarshal([]byte(s), n); {
+	case err != nil:
+		return nil, nil
+	case n.Kind == "":
+		return nil, n
 	}
-	return n
+	return n, nil
 }
 
 // settlement is results on their way to the store.
@@ -88,6 +118,7 @@ type event struct {
 	it     *item
 	result Result
 	note   *notice // to be reported
+	last   *notice // what a deferral said
 	update *Update // nil: the envelope is removed
 	warn   bool    // the sender is told of the delay
 }
@@ -111,7 +142,8 @@ func (q *Queue) settlement(items []*item, results []Result) *settlement {
 
 // decide says what one result means for its envelope.
 func (q *Queue) decide(it *item, r *Result, now time.Time) event {
-	e := event{it: it, result: *r}
+	e := event{it: it, result: checked(*r)}
+	r = &e.result
 	switch r.Outcome {
 	case Deferred:
 		q.deferred(&e, now)
@@ -139,7 +171,8 @@ func (q *Queue) deferred(e *event, now time.Time) {
 	env := it.env
 	env.Attempts++
 	env.LastError = address.OneLine(errorText(&e.result), maxErrorText)
-	e.update = &Update{ID: env.ID, Attempts: env.Attempts, LastError: env.LastError, Warned: it.warned}
+	e.last = newNotice("", &e.result)
+	e.update = &Update{ID: env.ID, Attempts: env.Attempts, LastError: env.LastError, Warned: it.warned, Notice: e.last.encode()}
 	if !now.Before(env.Expires) {
 		// The scan or the next step finds it expired.
 		e.update.Next = now
@@ -166,7 +199,16 @@ func (q *Queue) owed(it *item, n *notice, now time.Time) *Update {
 
 func errorText(r *Result) string { return replyText(r.Code, r.Enhanced, r.Text) }
 
-func noticeText(n *notice) string { return replyText(n.Code, n.Enhanced, n.Text) }
+func noticeText(n *notice) string {
+	if !n.Expired {
+		return n.reply()
+	}
+	text := n.Enhanced + " delivery time expired"
+	if said := n.reply(); said != "" {
+		text += "; last error: " + said
+	}
+	return text
+}
 
 // replyText joins the parts of a reply that are there. Replies that bring their
 // own codes keep them once.
@@ -216,6 +258,7 @@ func (q *Queue) settled(s *settlement) {
 	q.count.removed(s.change)
 	for i := range s.events {
 		q.logResult(&s.events[i], s.told)
+		q.logUntold(&s.events[i])
 		q.count.result(&s.events[i])
 	}
 	a := q.active
@@ -233,18 +276,21 @@ func (q *Queue) follow(e *event) {
 	if u := e.update; u != nil {
 		it.env.Attempts, it.env.Next, it.env.LastError = u.Attempts, u.Next, u.LastError
 	}
+	if e.last != nil {
+		it.last = e.last
+	}
 	switch {
 	case it.dropped || e.update == nil || e.update.Held:
 		q.leave(it)
 	case e.note != nil:
 		it.note = e.note
-		q.reports.add(it)
+		q.tell(it)
 	case !time.Now().Before(it.env.Expires):
-		it.note = expired(&it.env)
-		q.reports.add(it)
+		it.note = expired(it)
+		q.tell(it)
 	case e.warn:
 		it.note = newNotice(kindDelayed, &e.result)
-		q.reports.add(it)
+		q.tell(it)
 	default:
 		q.leave(it)
 		q.stored(it.env.Next)

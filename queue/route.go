@@ -18,12 +18,12 @@ const (
 // workers. Needs active.mu.
 func (q *Queue) route(it *item) {
 	if it.note == nil && !time.Now().Before(it.env.Expires) {
-		it.note = expired(&it.env)
+		it.note = expired(it)
 	}
 	switch {
 	case it.note != nil:
 		q.active.handed(it.msg)
-		q.reports.add(it)
+		q.tell(it)
 	case it.env.Relay:
 		q.active.ready(it, q.active.pool(poolKey{relay: true}))
 	default:

@@ -82,6 +82,7 @@ func (q *Queue) freed(d *destination) {
 // leave ends an item's stay in memory. Needs active.mu.
 func (q *Queue) leave(it *item) {
 	q.active.leave(it)
+	q.gathered(it.msg)
 	q.freed(it.dest)
 }
 
@@ -303,7 +304,8 @@ func (q *Queue) take(rows []Stored) {
 			msg = &message{Message: *r.Message}
 			messages[r.Message] = msg
 		}
-		it := &item{env: r.Envelope, msg: msg, dest: d, warned: r.Warned, note: parseNotice(r.Notice)}
+		it := &item{env: r.Envelope, msg: msg, dest: d, warned: r.Warned}
+		it.note, it.last = parseNotice(r.Notice)
 		a.enter(it)
 		q.route(it)
 	}

@@ -69,6 +69,7 @@ type NewMessage struct {
 type NewEnvelope struct {
 	Envelope
 	Destination string
+	Notice      string
 	Claimed     bool // it is in this queue's memory: Due leaves it out until it is updated, or the store is opened again
 }
 
