@@ -324,7 +324,10 @@ type CredentialsRequest struct {
 
 // Credentials are what mta authenticates with: a password, or an OAuth 2.0
 // access token.
-type Credentials struct{ User, Password, Token string }
+type Credentials struct {
+	User, Password, Token string
+	Plain                 bool // the password is to be sent as it is, by PLAIN or LOGIN
+}
 
 // DeliveryRequest asks how a local action delivers one envelope.
 type DeliveryRequest struct {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"tabard/internal/config"
 	"tabard/internal/password"
@@ -151,7 +152,9 @@ func (s *Service) routeSource(ctx context.Context, a *action, route *Route) erro
 	return nil
 }
 
-// RelayCredentials implements Outbound. A row that holds a password hash is
+// RelayCredentials implements Outbound. The password column may begin with how it
+// is to be used, in the form of password schemes: {XOAUTH2} before an OAuth 2.0
+// access token, {PLAIN} before a password that is to be sent as it is. A row that holds a password hash is
 // refused: it is somebody's login here, of no use for relaying, and mta must
 // not see it.
 func (s *Service) RelayCredentials(ctx context.Context, r CredentialsRequest) (Credentials, error) {
@@ -172,11 +175,30 @@ func (s *Service) RelayCredentials(ctx context.Context, r CredentialsRequest) (C
 	if err != nil {
 		return Credentials{}, err
 	}
-	if token, ok := cutToken(login.Password); ok {
-		return Credentials{User: login.User, Token: token}, nil
+	if token, ok := cutScheme(login.Password, "{XOAUTH2}"); ok {
+		return a.usable(r.Label, Credentials{User: login.User, Token: token})
+	}
+	if plain, ok := cutScheme(login.Password, "{PLAIN}"); ok {
+		return a.usable(r.Label, Credentials{User: login.User, Password: plain, Plain: true})
 	}
 	if password.Hashed(login.Password) {
 		return Credentials{}, fmt.Errorf("table %s: label %.100q: the row holds a password hash, not a password", a.auth.Name(), r.Label)
 	}
 	return Credentials{User: login.User, Password: login.Password}, nil
+}
+
+// usable refuses a row with nothing behind its scheme.
+func (a *action) usable(label string, c Credentials) (Credentials, error) {
+	if c.Password+c.Token == "" {
+		return Credentials{}, fmt.Errorf("table %s: label %.100q: nothing follows the scheme in braces", a.auth.Name(), label)
+	}
+	return c, nil
+}
+
+// cutScheme returns what follows a scheme in braces, whatever its case.
+func cutScheme(password, scheme string) (rest string, ok bool) {
+	if len(password) < len(scheme) || !strings.EqualFold(password[:len(scheme)], scheme) {
+		return "", false
+	}
+	return password[len(scheme):], true
 }

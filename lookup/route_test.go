@@ -127,10 +127,12 @@ func TestRelayCredentials(t *testing.T) {
 	f.table("logins").set(table.Credentials, "label", "me", "secret:with:colons")
 	f.table("logins").set(table.Credentials, "one", "you:pass")
 	f.table("logins").set(table.Credentials, "oauth", "us", "{xoauth2}ya29.a-b")
+	f.table("logins").set(table.Credentials, "bare", "us", "{XOAUTH2}")
+	f.table("logins").set(table.Credentials, "plain", "us", "{PLAIN}pw")
 	f.table("logins").set(table.Credentials, "hash", "alice", horseHash)
 	for label, want := range map[string]Credentials{
 		"label": {User: "me", Password: "secret:with:colons"}, "LABEL": {User: "me", Password: "secret:with:colons"},
-		"one": {User: "you", Password: "pass"}, "oauth": {User: "us", Token: "ya29.a-b"},
+		"one": {User: "you", Password: "pass"}, "oauth": {User: "us", Token: "ya29.a-b"}, "plain": {User: "us", Password: "pw", Plain: true},
 	} {
 		if got, err := s.RelayCredentials(t.Context(), CredentialsRequest{"smart", label}); got != want || err != nil {
 			t.Errorf("%s: %+v, %v", label, got, err)
@@ -138,7 +140,7 @@ func TestRelayCredentials(t *testing.T) {
 	}
 	for name, r := range map[string]CredentialsRequest{
 		"no row": {"smart", "nosuch"}, "no auth table": {"mx", "label"}, "no action": {"", "label"}, "no label": {"smart", ""},
-		"a login's hash": {"smart", "hash"}, "line end": {"smart", "label\n"},
+		"a login's hash": {"smart", "hash"}, "no token": {"smart", "bare"}, "line end": {"smart", "label\n"},
 	} {
 		got, err := s.RelayCredentials(t.Context(), r)
 		if err == nil || got != (Credentials{}) {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"tabard/table"
 )
@@ -55,15 +54,4 @@ func (s *Service) policy(ctx context.Context, t *table.Table, keys []string) (*T
 		}
 		return nil, nil
 	})
-}
-
-// tokenPrefix marks a password column that holds an OAuth 2.0 access token, in
-// the form that password schemes have.
-const tokenPrefix = "{XOAUTH2}"
-
-func cutToken(password string) (token string, ok bool) {
-	if len(password) < len(tokenPrefix) || !strings.EqualFold(password[:len(tokenPrefix)], tokenPrefix) {
-		return "", false
-	}
-	return password[len(tokenPrefix):], true
 }

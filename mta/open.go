@@ -227,5 +227,5 @@ func (m *MTA) introduce(ctx context.Context, l *link, d *destination, h *host, o
 	if _, ch.tagged = l.offers["REQUIRETLS"]; h.policy.tagged && !ch.tagged {
 		return ch, &refusal{fault: faultUntagged, err: errUntagged}
 	}
-	return ch, m.authenticate(ctx, l, d, h, ch)
+	return ch, m.authenticate(ctx, l, d, h, ch, log)
 }
