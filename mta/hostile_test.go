@@ -29,19 +29,16 @@ import (
 // B bounced. A misdeed belongs to a class, and a class has one outcome at each
 // step of the dialogue: this table is the whole rule.
 //
-//   - good: a proper answer, however odd it looks;
-//   - 4xx, 5xx: a clear no;
-//   - none: no answer that could be read, or 421, which is an end (RFC 5321
-//     section 3.8);
-//   - wrong: a yes to something else, so that nobody knows what is being answered;
-//   - more: a proper answer, and then another that nobody asked for.
-//
 // Before MAIL nothing is said about the message, so nothing bounces. At RSET and
 // QUIT the message's fate is decided, and at "MAIL again", the first command of a
 // second message over the same session, a session that ended is replaced.
 func outcomes() map[string]map[class]string {
-	row := func(good, temporary, permanent, none, wrong, more string) map[class]string {
-		return map[class]string{good_: good, no4: temporary, no5: permanent, none_: none, wrong_: wrong, more_: more}
+	row := func(outcomes ...string) map[class]string {
+		byClass := make(map[class]string)
+		for c := inOrder; c <= chatty; c++ {
+			byClass[c] = outcomes[c]
+		}
+		return byClass
 	}
 	opening := row("DD", "RR", "RR", "RR", "RR", "RR")
 	return map[string]map[class]string{
@@ -65,15 +62,16 @@ func outcomes() map[string]map[class]string {
 	}
 }
 
+// class is what an answer amounts to.
 type class int
 
 const (
-	good_ class = iota
-	no4
-	no5
-	none_
-	wrong_
-	more_
+	inOrder class = iota // a proper answer, however odd it looks
+	notNow               // a clear 4xx
+	never                // a clear 5xx
+	silent               // none that could be read, or 421, which is an end (RFC 5321 section 3.8)
+	astray               // a yes to something else: nobody knows what is being answered
+	chatty               // a proper answer, and then another that nobody asked for
 )
 
 // venom is in the text of every reply: what would be a line of a log, an
@@ -130,7 +128,7 @@ func wickedness() []wicked {
 
 // noReply are ways not to answer.
 func noReply() []wicked {
-	n := func(name string, do misdeed) wicked { return wicked{name: name, class: none_, do: do} }
+	n := func(name string, do misdeed) wicked { return wicked{name: name, class: silent, do: do} }
 	return []wicked{
 		n("closes", raw("", false)),
 		n("resets", func(c *villainConn, _, _ string) (bool, bool) {
@@ -160,29 +158,29 @@ func noReply() []wicked {
 // wrongReplies are answers to something else, or to nothing.
 func wrongReplies() []wicked {
 	n := func(name string, lines ...string) wicked {
-		return wicked{name: name, class: none_, do: func(c *villainConn, _, _ string) (bool, bool) {
+		return wicked{name: name, class: silent, do: func(c *villainConn, _, _ string) (bool, bool) {
 			return false, c.say(strings.Join(lines, "\r\n"))
 		}}
 	}
 	w := func(code string, other map[string]class) wicked {
-		return wicked{name: code, class: wrong_, do: replying(code + " " + venom), other: other}
+		return wicked{name: code, class: astray, do: replying(code + " " + venom), other: other}
 	}
 	return []wicked{
 		n("two codes, first yes", "250-yes", "550 no"), n("two codes, first no", "550-no", "250 yes"),
 		n("421 in the middle", "250-yes", "421 bye"), n("199", "199 "+venom), n("600", "600 "+venom), n("000", "000 x"),
 		n("two digits", "25 ok"), n("four digits", "2500 ok"), n("no code", "hello "+venom), n("a blank first", " 250 ok"),
 		n("a tab", "250\tok"), n("letters", "2a0 ok"), n("an empty line", ""), n("signs", "+50 ok"), n("full width digits", "２５０ ok"),
-		w("354", map[string]class{"DATA": good_}),
-		w("334", map[string]class{"AUTH LOGIN": good_, "user name": good_}),
-		w("220", map[string]class{"greeting": good_, "STARTTLS": good_, "end": good_, "end 1": good_, "end 2": good_}),
+		w("354", map[string]class{"DATA": inOrder}),
+		w("334", map[string]class{"AUTH LOGIN": inOrder, "user name": inOrder}),
+		w("220", map[string]class{"greeting": inOrder, "STARTTLS": inOrder, "end": inOrder, "end 1": inOrder, "end 2": inOrder}),
 		w("250", map[string]class{
-			"EHLO": good_, "LHLO": good_, "MAIL": good_, "RCPT 1": good_, "RCPT 2": good_, "end": good_, "end 1": good_, "end 2": good_,
-			"MAIL again": good_,
+			"EHLO": inOrder, "LHLO": inOrder, "MAIL": inOrder, "RCPT 1": inOrder, "RCPT 2": inOrder, "end": inOrder, "end 1": inOrder, "end 2": inOrder,
+			"MAIL again": inOrder,
 		}),
-		{name: "another reply at once", class: more_, do: func(c *villainConn, _, proper string) (bool, bool) {
+		{name: "another reply at once", class: chatty, do: func(c *villainConn, _, proper string) (bool, bool) {
 			return c.code(proper), c.say(proper + "\r\n250 2.0.0 " + venom)
 		}},
-		{name: "another three at once", class: more_, do: func(c *villainConn, _, proper string) (bool, bool) {
+		{name: "another three at once", class: chatty, do: func(c *villainConn, _, proper string) (bool, bool) {
 			return c.code(proper), c.say(proper + "\r\n250 ok\r\n354 go\r\n250 2.0.0 " + venom)
 		}},
 	}
@@ -192,32 +190,32 @@ func wrongReplies() []wicked {
 func clearReplies() []wicked {
 	var all []wicked
 	for _, text := range []string{"451 ", "454 5.7.0 ", "499 4.999.999 "} {
-		all = append(all, wicked{name: text[:3], class: no4, do: replying(text + venom)})
+		all = append(all, wicked{name: text[:3], class: notNow, do: replying(text + venom)})
 	}
 	for _, text := range []string{"550 5.1.1 ", "554 4.0.0 ", "599 5.1000.1 "} {
-		all = append(all, wicked{name: text[:3], class: no5, do: replying(text + venom)})
+		all = append(all, wicked{name: text[:3], class: never, do: replying(text + venom)})
 	}
 	return append(all,
-		wicked{name: "450, nothing else", class: no4, do: replying("450")},
-		wicked{name: "550, nothing else", class: no5, do: replying("550")},
-		wicked{name: "550 of 500 lines", class: no5, do: replying(lines(550, 500))},
-		wicked{name: "550 with LF", class: no5, do: replying("550-5.1.1 " + venom + "\n550-\n550 5.1.1")},
-		wicked{name: "sizes", class: good_, only: "EHLO, LHLO", do: replying("250-x", "250-SIZE 18446744073709551616", "250-SIZE 1", "250-SIZE", "250 size -5")},
-		wicked{name: "keywords", class: good_, only: "EHLO, LHLO", do: replying("250-x", "250-", "250- ", "250-=", "250-SIZE \x00", "250-PIPELINING\x00", "250-"+venom, "250 AUTH")},
-		wicked{name: "1,000 keywords", class: good_, only: "EHLO, LHLO", do: replying(strings.Split(lines(250, 1000), "\r\n")...)},
+		wicked{name: "450, nothing else", class: notNow, do: replying("450")},
+		wicked{name: "550, nothing else", class: never, do: replying("550")},
+		wicked{name: "550 of 500 lines", class: never, do: replying(lines(550, 500))},
+		wicked{name: "550 with LF", class: never, do: replying("550-5.1.1 " + venom + "\n550-\n550 5.1.1")},
+		wicked{name: "sizes", class: inOrder, only: "EHLO, LHLO", do: replying("250-x", "250-SIZE 18446744073709551616", "250-SIZE 1", "250-SIZE", "250 size -5")},
+		wicked{name: "keywords", class: inOrder, only: "EHLO, LHLO", do: replying("250-x", "250-", "250- ", "250-=", "250-SIZE \x00", "250-PIPELINING\x00", "250-"+venom, "250 AUTH")},
+		wicked{name: "1,000 keywords", class: inOrder, only: "EHLO, LHLO", do: replying(strings.Split(lines(250, 1000), "\r\n")...)},
 	)
 }
 
 // slowReplies come by and by: in time, or not.
 func slowReplies() []wicked {
 	return []wicked{
-		{name: "a byte a second", class: good_, do: func(c *villainConn, _, proper string) (bool, bool) {
+		{name: "a byte a second", class: inOrder, do: func(c *villainConn, _, proper string) (bool, bool) {
 			return c.code(proper), trickle(c, strings.Split(proper+"\r\n", ""), time.Second)
 		}},
-		{name: "a byte a minute", class: none_, do: func(c *villainConn, _, proper string) (bool, bool) {
+		{name: "a byte a minute", class: silent, do: func(c *villainConn, _, proper string) (bool, bool) {
 			return false, trickle(c, strings.Split(proper+"\r\n", ""), time.Minute)
 		}},
-		{name: "a line a minute", class: none_, do: func(c *villainConn, _, proper string) (bool, bool) {
+		{name: "a line a minute", class: silent, do: func(c *villainConn, _, proper string) (bool, bool) {
 			return false, trickle(c, strings.SplitAfter(lines(250, 100), "\n"), time.Minute)
 		}},
 	}
