@@ -34,6 +34,7 @@ type MTA struct {
 	families  *families
 	signed    *otter.Cache[string, *signed] // by message and keys
 	work      context.Context               // ends when no more jobs are taken
+	count     *counts
 	rest      context.CancelFunc
 	rested    chan struct{}   // closed when none are
 	hard      context.Context // ends when running transactions must
@@ -50,6 +51,7 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 		penalties: newPenalties(time.Now),
 		families:  &families{now: time.Now},
 		signed:    otter.Must(&otter.Options[string, *signed]{MaximumSize: maxSigned}),
+		count:     newCounts(),
 		hard:      context.Background(),
 	}
 	m.work, m.rest = context.WithCancel(context.Background())
@@ -119,7 +121,9 @@ func (m *MTA) take(ctx context.Context, jobs *sync.WaitGroup) {
 		for i := range batch {
 			<-free
 			jobs.Go(func() {
-				m.report(m.process(ctx, &batch[i]))
+				results := m.process(ctx, &batch[i])
+				m.count.attempted(results)
+				m.report(results)
 				free <- struct{}{}
 			})
 		}

@@ -146,6 +146,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	log := m.cfg.Logger.With("session", newID())
 	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
 	if ref := m.place(ctx, addr); ref != nil {
+		m.count.refused(ref)
 		log.Info("mta error", "reason", ref.Error())
 		return nil, ref
 	}
@@ -158,7 +159,9 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	if err != nil {
 		m.perHost.release(addr)
 		log.Info("mta error", "reason", err.Error())
-		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
+		ref := &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
+		m.count.refused(ref)
+		return nil, ref
 	}
 	log.Info("mta connected")
 	l := newLink(ctx, conn, &m.cfg.Timeouts)
@@ -166,6 +169,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	if ref != nil {
 		l.close()
 		m.perHost.release(addr)
+		m.count.refused(ref)
 		log.Info("mta error", "reason", ref.Error())
 		log.Info("mta disconnected", "reason", "error", "messages", 0)
 		return nil, ref

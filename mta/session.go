@@ -35,6 +35,8 @@ func newID() string {
 func (m *MTA) newSession(l *link, d *destination, h *host, addr string, ch channel, log *slog.Logger) *session {
 	l.bind(m.hard)
 	m.lanes.opened(d.key, 1)
+	m.count.open.Add(1)
+	m.count.sessions.Add(1)
 	return &session{mta: m, dest: d, host: h, addr: addr, channel: ch, conn: newDialogue(l), log: log}
 }
 
@@ -64,6 +66,7 @@ func (s *session) quit(reason string) {
 	s.conn.close()
 	s.mta.perHost.release(s.addr)
 	s.mta.lanes.opened(s.dest.key, -1)
+	s.mta.count.open.Add(-1)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"tabard/queue"
 )
@@ -52,12 +53,14 @@ func (s *session) begin(job *queue.Job, batch []queue.Envelope, mailFrom string)
 // became of it, and the session is idle or broken.
 func (t *transaction) run(ctx context.Context) {
 	t.messages++
+	began := time.Now()
 	if err := t.host.policy.permits(t.channel); err != nil {
 		t.settleAll(deferred("4.7.5", err.Error()))
 	} else if f := t.fits(); f != nil {
 		t.settleAll(f)
 	} else if t.envelope() {
 		t.data(ctx)
+		t.mta.count.sent(began)
 	}
 	t.finish()
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,8 +48,8 @@ func verdictCases(t *testing.T, ca *authority) []verdictCase {
 	}
 }
 
-// Every kind of route and certificate: the verdict in the log is the verifier's,
-// and what became of the message goes by it.
+// Every kind of route and certificate: the verdict in the log and in the metrics is
+// the verifier's, and what became of the message goes by it.
 func TestVerdicts(t *testing.T) {
 	ca := newAuthority(t)
 	judge := verifier(t, ca)
@@ -75,12 +76,37 @@ func TestVerdicts(t *testing.T) {
 						t.Errorf("result %q does not say %s", res.Text, word)
 					}
 					checkVerdictLine(t, w.log.String(), tt)
+					checkVerdictCount(t, w.mta, tt)
 					if strings.Contains(p.onWire(), "MARK") {
 						t.Error("in clear")
 					}
 				})
 			}
 		}
+	}
+}
+
+// result is the word for what is found.
+func (c *verdictCase) result() string {
+	switch {
+	case c.down:
+		return "unchecked"
+	case c.good:
+		return "verified"
+	}
+	return "failed"
+}
+
+// checkVerdictCount wants one verdict counted, and that it is the one of the log.
+func checkVerdictCount(t *testing.T, m *MTA, tt verdictCase) {
+	t.Helper()
+	reason, _ := strings.CutPrefix(tt.line, "reason=")
+	if tt.result() != "failed" {
+		reason = ""
+	}
+	want := map[string]float64{"out " + tt.result() + " " + reason: 1}
+	if got := countOf(m, "tabard_tls_verdicts_total"); !maps.Equal(got, want) {
+		t.Errorf("metrics: %v, want %v", got, want)
 	}
 }
 
@@ -93,14 +119,7 @@ func checkVerdictLine(t *testing.T, log string, tt verdictCase) {
 			lines = append(lines, strings.TrimSpace(line))
 		}
 	}
-	result := "failed"
-	switch {
-	case tt.down:
-		result = "unchecked"
-	case tt.good:
-		result = "verified"
-	}
-	if len(lines) != 1 || !strings.Contains(lines[0], " result="+result+" fingerprint=SHA256:") || !strings.HasSuffix(lines[0], " "+tt.line) {
-		t.Errorf("want one line with result=%s and %s:\n%s", result, tt.line, log)
+	if len(lines) != 1 || !strings.Contains(lines[0], " result="+tt.result()+" fingerprint=SHA256:") || !strings.HasSuffix(lines[0], " "+tt.line) {
+		t.Errorf("want one line with result=%s and %s:\n%s", tt.result(), tt.line, log)
 	}
 }

@@ -151,6 +151,7 @@ func (i *inspection) report(log *slog.Logger) {
 	if i.seen == "" {
 		return
 	}
+	i.mta.count.verdicts.Add(1, lookup.VerdictSeries("out", i.channel.verdict)...)
 	attrs := []any{"result", i.channel.verdict.State.String(), "fingerprint", i.seen}
 	switch {
 	case i.channel.verdict.State == lookup.Verified:

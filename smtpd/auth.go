@@ -72,7 +72,7 @@ func (s *session) Auth(mechanism string) (sasl.Server, error) {
 
 func (s *session) authenticatePlain(identity, user, password string) error {
 	if identity != "" && identity != user {
-		return s.authFailed(user, "permfail")
+		return s.authFailed(methodPassword, user, "permfail")
 	}
 	return s.authenticate(user, password)
 }
@@ -81,7 +81,7 @@ func (s *session) authenticatePlain(identity, user, password string) error {
 // they would be lines in a table program's protocol.
 func (s *session) authenticate(user, password string) error {
 	if user == "" || strings.ContainsAny(user, "\r\n\x00") || strings.ContainsAny(password, "\r\n\x00") {
-		return s.authFailed(user, "permfail")
+		return s.authFailed(methodPassword, user, "permfail")
 	}
 	ctx, cancel := s.asking()
 	defer cancel()
@@ -89,23 +89,23 @@ func (s *session) authenticate(user, password string) error {
 	switch {
 	case err != nil:
 		s.c.warn("smtp lookup failed", slog.String("question", "authenticate"), slog.String("error", err.Error()))
-		s.logAuth(user, "tempfail")
+		s.logAuth(methodPassword, user, "tempfail")
 		return refuse(454, smtp.EnhancedCode{4, 7, 0}, "Temporary authentication failure")
 	case !r.OK:
-		return s.authFailed(user, "permfail")
+		return s.authFailed(methodPassword, user, "permfail")
 	}
 	if s.user = r.User; s.user == "" {
 		s.user = user
 	}
 	s.authenticated, s.byPassword = true, true
-	s.logAuth(user, "ok")
+	s.logAuth(methodPassword, user, "ok")
 	return nil
 }
 
 // authFailed waits a little before it answers: guessing shall take time, and a
 // connection has maxAuthFailures guesses.
-func (s *session) authFailed(user, result string) error {
-	s.logAuth(user, result)
+func (s *session) authFailed(method, user, result string) error {
+	s.logAuth(method, user, result)
 	s.failures++
 	s.c.pause(s.srv.cfg.Timeouts.AuthDelay)
 	if s.failures >= maxAuthFailures {
@@ -114,7 +114,8 @@ func (s *session) authFailed(user, result string) error {
 	return refuse(535, smtp.EnhancedCode{5, 7, 8}, "Authentication failed")
 }
 
-func (s *session) logAuth(user, result string) {
+func (s *session) logAuth(method, user, result string) {
+	s.srv.count.logins.Add(1, method, result)
 	s.c.event("smtp authentication", slog.String("user", address.OneLine(user, 255)), slog.String("result", result))
 }
 

@@ -28,13 +28,15 @@ func (s *session) forgetClient() {
 // and sent. Whom it belongs to is authenticated from here on. The verdict is a
 // fact for Received and rules; mayMail acts on it.
 func (s *session) presented(state tls.ConnectionState) {
-	if s.c.ln.Verify == config.VerifyNone || len(state.PeerCertificates) == 0 {
-		return
+	if s.c.ln.Verify != config.VerifyNone && len(state.PeerCertificates) > 0 {
+		for _, cert := range state.PeerCertificates {
+			s.cert.chain = append(s.cert.chain, cert.Raw)
+		}
+		s.identify()
 	}
-	for _, cert := range state.PeerCertificates {
-		s.cert.chain = append(s.cert.chain, cert.Raw)
+	if s.cert.verdict == (lookup.Verdict{}) { // identify has counted any other
+		s.srv.count.judged(s.cert.verdict)
 	}
-	s.identify()
 }
 
 // identify asks lookup who the client is by its certificate, and takes that over
@@ -55,6 +57,7 @@ func (s *session) identify() {
 	}
 	if s.cert.verdict != before.verdict {
 		v := id.Verdict
+		s.srv.count.judged(v)
 		s.c.event("smtp cert-check", slog.String("result", v.State.String()), slog.String("identity", address.OneLine(v.Identity, 255)),
 			slog.String("reason", address.OneLine(v.Reason, 255)))
 	}
@@ -62,9 +65,11 @@ func (s *session) identify() {
 		return
 	}
 	if s.cert.user == "" {
+		s.srv.count.logins.Add(1, methodCertificate, "revoked")
 		s.c.event("smtp authentication", slog.String("user", address.OneLine(before.user, 255)), slog.String("method", "certificate"), slog.String("result", "revoked"))
 		return
 	}
+	s.srv.count.logins.Add(1, methodCertificate, "ok")
 	s.c.event("smtp authentication", slog.String("user", address.OneLine(id.User, 255)), slog.String("method", "certificate"),
 		slog.String("identity", address.OneLine(id.By, 255)), slog.String("result", "ok"))
 }
@@ -102,12 +107,12 @@ func (s *session) external(identity string) error {
 	s.identify()
 	switch {
 	case s.cert.err != nil:
-		s.logAuth(identity, "tempfail")
+		s.logAuth(methodExternal, identity, "tempfail")
 		return refuse(454, smtp.EnhancedCode{4, 7, 0}, "Temporary authentication failure")
 	case s.cert.user == "" || identity != "" && identity != s.cert.user:
-		return s.authFailed(identity, "permfail")
+		return s.authFailed(methodExternal, identity, "permfail")
 	}
 	s.authenticated = true
-	s.logAuth(s.cert.user, "ok")
+	s.logAuth(methodExternal, s.cert.user, "ok")
 	return nil
 }

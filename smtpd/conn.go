@@ -195,6 +195,7 @@ func (c *conn) Close() error {
 	c.br.Reset(nil)
 	c.srv.bufs.Put(c.br)
 	c.srv.door.leave(c)
+	c.srv.count.open.Add(-1)
 	c.event("smtp disconnected", slog.String("reason", c.reason))
 	return err
 }

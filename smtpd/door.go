@@ -62,17 +62,24 @@ func (d *door) shut(l net.Listener) {
 	d.checkEmpty()
 }
 
+// Why a connection is not let in.
+const (
+	refusedStopping = "421 4.3.2 Service shutting down\r\n"
+	refusedFull     = "421 4.3.2 Too many connections\r\n"
+	refusedAddress  = "421 4.7.0 Too many connections from your address\r\n"
+)
+
 // enter lets a connection in, or says why not.
 func (d *door) enter(c *conn) (refusal string) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.draining.Load():
-		return "421 4.3.2 Service shutting down\r\n"
+		return refusedStopping
 	case len(d.conns) >= d.max && !d.makeRoom():
-		return "421 4.3.2 Too many connections\r\n"
+		return refusedFull
 	case c.group.IsValid() && d.addrs[c.group] >= d.perAddr:
-		return "421 4.7.0 Too many connections from your address\r\n"
+		return refusedAddress
 	}
 	d.conns[c] = struct{}{}
 	if c.group.IsValid() {
@@ -257,9 +264,12 @@ func (g *gate) Accept() (net.Conn, error) {
 		c := newConn(g.srv, g.ln, raw)
 		refusal := g.srv.door.enter(c)
 		if refusal == "" {
+			g.srv.count.open.Add(1)
+			g.srv.count.sessions.Add(1)
 			c.start()
 			return c, nil
 		}
+		g.srv.count.turnedAway.Add(1, refusalWords()[refusal])
 		g.refuse(raw, refusal)
 	}
 }

@@ -139,6 +139,7 @@ func (m *incoming) spill() {
 // finish hands the message over. It returns the reply, 250 only when the queue
 // has the message on disk.
 func (m *incoming) finish() *smtp.SMTPError {
+	ended := time.Now()
 	m.head.end()
 	if m.head.received > maxReceived {
 		m.fail(refuse(554, smtp.EnhancedCode{5, 4, 6}, "Routing loop: too many Received fields"))
@@ -155,6 +156,7 @@ func (m *incoming) finish() *smtp.SMTPError {
 	if err := m.commit(ctx, sub); err != nil {
 		return m.s.notStored(err)
 	}
+	m.s.srv.count.accepted(ended, len(sub.Recipients), sub.Message.Size)
 	m.s.mails++
 	m.s.c.errors, m.s.c.overshot = 0, 0
 	m.log(sub)

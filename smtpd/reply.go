@@ -172,6 +172,7 @@ func (c *conn) replied(line string) {
 	if line[0] != '4' && line[0] != '5' {
 		return
 	}
+	c.srv.count.refusals.Add(1, line[:1]+"xx")
 	closing := c.reason != ""
 	if strings.HasPrefix(line, "421 ") {
 		c.hangup("refused: " + line)

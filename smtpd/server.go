@@ -33,6 +33,7 @@ type Server struct {
 	certs  certCache
 	tls    map[int]*tls.Config // by listener
 	bufs   sync.Pool           // of *bufio.Reader: 16 KiB for each connection
+	count  *counts
 
 	// life ends when Shutdown loses patience; what sessions ask runs under it.
 	life context.Context
@@ -60,7 +61,7 @@ func New(cfg Config, l lookup.Inbound, q queue.Client, log *slog.Logger) (*Serve
 			return nil, fmt.Errorf("smtpd: listener %s: tls without pki", ln.Name)
 		}
 	}
-	s := &Server{cfg: cfg.withDefaults(), lookup: l, queue: q, log: log, tls: map[int]*tls.Config{}}
+	s := &Server{cfg: cfg.withDefaults(), lookup: l, queue: q, log: log, tls: map[int]*tls.Config{}, count: newCounts()}
 	for i := range s.cfg.Listeners {
 		s.tls[s.cfg.Listeners[i].Index] = s.tlsConfig(&s.cfg.Listeners[i])
 	}

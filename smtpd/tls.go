@@ -54,10 +54,12 @@ func (c *conn) handshake() bool {
 	_ = c.raw.SetDeadline(time.Now().Add(limit))
 	tc := tls.Server(c.raw, c.srv.tls[c.ln.Index])
 	c.srv.door.shake(c)
+	began := time.Now()
 	err := tc.HandshakeContext(ctx)
 	if away := c.srv.door.shook(c); away != nil {
 		err = away
 	}
+	c.srv.count.shook(began, err)
 	if err != nil {
 		c.handshakeFailed(err)
 		return false
@@ -90,14 +92,25 @@ func (c *conn) handshakeFailed(err error) {
 // handshakeText says in the log's words what ended a handshake.
 func handshakeText(err error) string {
 	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, context.DeadlineExceeded):
+	case timedOut(err):
 		return "timeout"
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case ended(err):
 		return "connection closed during the handshake"
-	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+	case brokeOff(err):
 		return "connection reset during the handshake"
 	}
 	return address.OneLine(strings.TrimPrefix(err.Error(), "tls: "), 255)
+}
+
+func timedOut(err error) bool {
+	return errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
+}
+
+func ended(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
+
+// brokeOff reports whether the client went away, in whatever way.
+func brokeOff(err error) bool {
+	return ended(err) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
 }
 
 // cipherText is version and cipher as Received and logs print them.

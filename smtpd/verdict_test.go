@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/big"
 	"net"
 	"os"
@@ -172,6 +173,7 @@ type truth struct {
 	log       *logBuffer
 	roots     *x509.CertPool
 	listeners map[int]net.Addr
+	server    *Server
 }
 
 // truthConf has every combination of TLS and verification that the language
@@ -240,6 +242,7 @@ func (tr *truth) serve() {
 	if err != nil {
 		tr.t.Fatal(err)
 	}
+	tr.server = srv
 	for i := range tr.cfg.Listeners {
 		if tr.cfg.Listeners[i].Socket {
 			continue
@@ -302,8 +305,8 @@ func deserved(l *config.Listener, k clientKind) (v lookup.Verdict, user string) 
 }
 
 // TestVerdictIsTheTruth: at every kind of listener, with every kind of client
-// certificate, what the log, the rules and Received say is what was found, and
-// what a listener demands is demanded.
+// certificate, what the log, the rules, Received and the metrics say is what was
+// found, and what a listener demands is demanded.
 func TestVerdictIsTheTruth(t *testing.T) {
 	ca := newIssuer(t, "client CA")
 	revoked := ca.client(t, nil)
@@ -327,8 +330,9 @@ func TestVerdictIsTheTruth(t *testing.T) {
 func (tr *truth) check(t *testing.T, listener int, k clientKind, version uint16) {
 	l := &tr.cfg.Listeners[listener]
 	want, user := deserved(l, k)
-	logged, stored := len(tr.log.String()), len(tr.queue.all())
+	logged, stored, counted := len(tr.log.String()), len(tr.queue.all()), countOf(tr.server, "tabard_tls_verdicts_total")
 	c := tr.connect(t, listener, k.cert, version)
+	defer func() { tr.counted(t, counted, want) }()
 	line := ""
 	if want.State != lookup.Unchecked {
 		line = fmt.Sprintf("result=%s identity=%s reason=%s", want.State, quoted(want.Identity), quoted(want.Reason))
@@ -361,6 +365,36 @@ func (tr *truth) check(t *testing.T, listener int, k clientKind, version uint16)
 		t.Errorf("Received: %q; want %s, user %q", trace, want.State, user)
 	}
 	c.do("QUIT", "221")
+}
+
+// counted wants one verdict more than there were, and that it is want.
+func (tr *truth) counted(t *testing.T, before map[string]float64, want lookup.Verdict) {
+	t.Helper()
+	before[strings.Join([]string{"in", want.State.String(), want.Reason}, " ")]++
+	if now := countOf(tr.server, "tabard_tls_verdicts_total"); !maps.Equal(now, before) {
+		t.Errorf("metrics: %v; want %v", now, before)
+	}
+}
+
+// countOf returns what a server has counted under a name, by the values of the
+// labels, without what is zero.
+func countOf(s *Server, name string) map[string]float64 {
+	numbers := map[string]float64{}
+	for i, d := range Counted() {
+		if d.Name != name {
+			continue
+		}
+		for j, n := range s.count.Values()[i] {
+			switch {
+			case n == 0:
+			case len(d.Series) == 0:
+				numbers[strconv.Itoa(j)] = n
+			default:
+				numbers[strings.Join(d.Series[j/d.Width()], " ")] = n
+			}
+		}
+	}
+	return numbers
 }
 
 // quoted is a value as the log writes it.
