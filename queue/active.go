@@ -23,6 +23,7 @@ type item struct {
 	delivery *lookup.Delivery // local: how
 	job      *lease           // while a worker has it
 	dropped  bool             // removed by hand meanwhile
+	claimed  bool             // its row is: nobody has updated it since it was inserted
 	returns  int              // how often workers gave it back
 	deaths   int              // how often they ended with it
 }

@@ -109,7 +109,7 @@ func (q *Queue) admit(m *NewMessage) []*item {
 		}
 		if d := a.admit(e.Destination); d != nil {
 			e.Claimed = true
-			it := &item{env: e.Envelope, msg: msg, dest: d}
+			it := &item{env: e.Envelope, msg: msg, dest: d, claimed: true}
 			it.note, it.last = parseNotice(e.Notice)
 			items = append(items, it)
 		}
@@ -141,6 +141,7 @@ func (q *Queue) expel(items []*item) {
 // inserted schedules what is durable now.
 func (q *Queue) inserted(m *NewMessage, items []*item) {
 	q.count.messages.Add(1)
+	q.count.accepted.Add(1)
 	q.count.envelopes.Add(int64(len(m.Envelopes)))
 	q.count.enqueued.Add(int64(len(m.Envelopes)))
 	a := q.active

@@ -16,6 +16,12 @@ type IDSource struct {
 
 const randomBits = 20
 
+// FirstID is where the ids of messages begin that arrive at t or later.
+func FirstID(t time.Time) MessageID { return MessageID(t.UnixMilli() << randomBits) }
+
+// Time is when a message with this id arrived, if an IDSource made it.
+func (id MessageID) Time() time.Time { return time.UnixMilli(int64(id) >> randomBits) }
+
 // Next returns a new id for a message that arrives now.
 func (s *IDSource) Next() MessageID {
 	id := MessageID(time.Now().UnixMilli()<<randomBits | rand.Int64N(1<<randomBits))

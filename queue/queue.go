@@ -24,6 +24,8 @@ type Queue struct {
 	active  *active
 	ids     IDSource
 	count   counters
+	numbers *numbers
+	depth   depths
 
 	scan    scanState // under active.mu
 	resolve backlog[*item]
@@ -57,6 +59,7 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 		actions: &actions{local: local},
 		active:  newActive(o),
 		scan:    scanState{wake: make(chan struct{}, 1)},
+		numbers: newNumbers(),
 	}
 	q.rules.Store(o.rules())
 	q.reports.waiting = make(map[MessageID]*gathering)

@@ -260,6 +260,7 @@ func (q *Queue) settled(s *settlement) {
 		q.logResult(&s.events[i], s.told)
 		q.logUntold(&s.events[i])
 		q.count.result(&s.events[i])
+		q.numbers.settled(&s.events[i])
 	}
 	a := q.active
 	a.mu.Lock()
@@ -274,6 +275,7 @@ func (q *Queue) settled(s *settlement) {
 func (q *Queue) follow(e *event) {
 	it := e.it
 	if u := e.update; u != nil {
+		it.claimed = false
 		it.env.Attempts, it.env.Next, it.env.LastError = u.Attempts, u.Next, u.LastError
 	}
 	if e.last != nil {

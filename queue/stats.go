@@ -7,7 +7,7 @@ import (
 
 // counters are what Stats shows.
 type counters struct {
-	messages, envelopes                                              atomic.Int64
+	messages, envelopes, accepted                                    atomic.Int64
 	enqueued, delivered, deferred, failed, expired, dropped, bounced atomic.Int64
 }
 

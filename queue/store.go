@@ -40,7 +40,17 @@ type Store interface {
 	List(ctx context.Context, after EnvelopeID, limit int) ([]Stored, error)
 	// Count counts what is stored.
 	Count(ctx context.Context) (messages, envelopes int64, err error)
+	// Depth counts the envelopes that are not claimed by age: those that came since
+	// the first of the times, which go back, those that came between the first and
+	// the second, and so on, and at last all older ones. It may take a while.
+	Depth(ctx context.Context, now time.Time, since []time.Time) (Depth, error)
 	Close() error
+}
+
+// Depth is how many envelopes a store has, by age.
+type Depth struct {
+	Due, Deferred, Held []int64
+	Oldest              time.Time // when the oldest message came; zero: there is none
 }
 
 // Change is what must become durable together.

@@ -22,7 +22,9 @@ func TestCounts(t *testing.T) {
 	t.Parallel()
 	r := start(t, withTLS(config.TLSStart), withAuth(config.AuthOptional), onConfig(func(c *Config) { c.MaxConnections = 1 }),
 		onLookup(func(f *fakeLookup) {
-			f.auth = func(r lookup.AuthRequest) (lookup.AuthReply, error) { return lookup.AuthReply{OK: r.Password == "right"}, nil }
+			f.auth = func(r lookup.AuthRequest) (lookup.AuthReply, error) {
+				return lookup.AuthReply{OK: r.Password == "right"}, nil
+			}
 		}))
 	c := r.secure()
 	c.do("AUTH PLAIN "+b64("\x00joe\x00wrong"), "535")

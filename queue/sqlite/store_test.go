@@ -166,9 +166,12 @@ func TestScansUseTheIndices(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	for query, want := range map[string]string{
-		dueQuery:   "SEARCH e USING INDEX envelopes_due ((next,destination,message,n)>(?,?,?,?) AND next<?)",
-		dueAtQuery: "SEARCH e USING INDEX envelopes_destination (destination=? AND (next,message,n)>(?,?,?) AND next<?)",
-		nextQuery:  "SEARCH envelopes USING INDEX envelopes_due (next>?)",
+		dueQuery:                     "SEARCH e USING INDEX envelopes_due ((next,destination,message,n)>(?,?,?,?) AND next<?)",
+		dueAtQuery:                   "SEARCH e USING INDEX envelopes_destination (destination=? AND (next,message,n)>(?,?,?) AND next<?)",
+		depthQuery(dueDepth, 2):      "SEARCH envelopes USING COVERING INDEX envelopes_due (next<?)",
+		depthQuery(deferredDepth, 2): "SEARCH envelopes USING COVERING INDEX envelopes_due (next>?)",
+		depthQuery(heldDepth, 2):     "SCAN envelopes USING COVERING INDEX envelopes_held",
+		nextQuery:                    "SEARCH envelopes USING COVERING INDEX envelopes_due (next>?)",
 	} {
 		got := plan(query)
 		if !strings.Contains(got, want) || strings.Contains(got, "TEMP B-TREE") {
