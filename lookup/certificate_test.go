@@ -175,21 +175,22 @@ func TestBrokenReplacement(t *testing.T) {
 	rsa1024 := makeKey(t, "rsa1024")
 	short := certPEM(ca.sign(&x509.Certificate{DNSNames: []string{"short.example"}}, rsa1024))
 	for name, tt := range map[string]struct {
-		row   []string
-		cause string
+		row           []string
+		cause, reason string
 	}{
-		"short RSA key":  {[]string{short, keyPEM(t, rsa1024)}, "1024 bits"},
-		"mismatch":       {[]string{other, goodKey}, "match"},
-		"expired":        {[]string{expired, expiredKey}, "expired"},
-		"not yet valid":  {[]string{future, futureKey}, "not valid before"},
-		"no key":         {[]string{other, ""}, "PRIVATE KEY"},
-		"no certificate": {[]string{otherKey}, "CERTIFICATE"},
-		"junk":           {[]string{"junk", "more junk"}, "PEM"},
-		"empty":          {[]string{"", ""}, "CERTIFICATE"},
-		"cut off":        {[]string{other[:len(other)/2], otherKey}, "damaged"},
-		"flipped":        {[]string{strings.Replace(other, "MII", "MIJ", 1), otherKey}, "certificate"},
-		"weak curve":     {[]string{weak, keyPEM(t, p224)}, "P-224"},
-		"encrypted":      {[]string{other, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"}, "encrypted"},
+		"short RSA key":  {[]string{short, keyPEM(t, rsa1024)}, "1024 bits", ReasonWeakKey},
+		"mismatch":       {[]string{other, goodKey}, "match", FaultMismatch},
+		"expired":        {[]string{expired, expiredKey}, "expired", ReasonExpired},
+		"not yet valid":  {[]string{future, futureKey}, "not valid before", ReasonNotYetValid},
+		"no key":         {[]string{other, ""}, "PRIVATE KEY", FaultUnreadable},
+		"no certificate": {[]string{otherKey}, "CERTIFICATE", FaultUnreadable},
+		"junk":           {[]string{"junk", "more junk"}, "PEM", FaultUnreadable},
+		"empty":          {[]string{"", ""}, "CERTIFICATE", FaultUnreadable},
+		"cut off":        {[]string{other[:len(other)/2], otherKey}, "damaged", FaultUnreadable},
+		"flipped":        {[]string{strings.Replace(other, "MII", "MIJ", 1), otherKey}, "certificate", FaultUnreadable},
+		"weak curve":     {[]string{weak, keyPEM(t, p224)}, "P-224", ReasonUnsupportedKey},
+		"missing file":   {[]string{other, "file:/nowhere/key.pem"}, "no such file", FaultUnavailable},
+		"encrypted":      {[]string{other, "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMAAA\n-----END ENCRYPTED PRIVATE KEY-----\n"}, "encrypted", FaultUnreadable},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFixture(t)
@@ -206,8 +207,8 @@ func TestBrokenReplacement(t *testing.T) {
 				}
 			}
 			faults := s.CertificateFaults()
-			if len(faults) != 1 || !strings.Contains(faults[0].Cause, tt.cause) || faults[0].Name != "mx.example.org" || faults[0].Source != "table certs" || !faults[0].Serving {
-				t.Errorf("faults: %+v, want %q", faults, tt.cause)
+			if len(faults) != 1 || !strings.Contains(faults[0].Cause, tt.cause) || faults[0].Name != "mx.example.org" || faults[0].Source != "table certs" || !faults[0].Serving || faults[0].Reason != tt.reason {
+				t.Errorf("faults: %+v, want %q, %s", faults, tt.cause, tt.reason)
 			}
 			if n := strings.Count(f.log.String(), "certificate not in use"); n != 1 {
 				t.Errorf("logged %d times", n)

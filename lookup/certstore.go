@@ -25,6 +25,7 @@ type CertificateFault struct {
 	Source  string // "table mail" or "pki NAME"
 	Name    string
 	Cause   string
+	Reason  string // one of FaultReasons
 	Since   time.Time
 	Serving bool // an earlier or another certificate of the name is served meanwhile
 }
@@ -93,7 +94,7 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 		if p.err == nil {
 			c.mended(key)
 		} else {
-			c.fault(key, p.err, now, true)
+			c.fault(key, p.err, faultReason(p.err), now, true)
 		}
 		return usable, nil
 	}
@@ -104,7 +105,7 @@ func (c *certStore) candidates(ctx context.Context, key certKey, from certSource
 func (c *certStore) instead(key certKey, fault error, now time.Time) []candidate {
 	old, _ := c.good.get(key)
 	usable := old.row.usable(now)
-	c.fault(key, fault, now, len(usable) > 0)
+	c.fault(key, fault, faultReason(fault), now, len(usable) > 0)
 	return usable
 }
 
@@ -112,7 +113,7 @@ func (c *certStore) instead(key certKey, fault error, now time.Time) []candidate
 func (c *certStore) stale(key certKey, err error, now time.Time) ([]candidate, error) {
 	if old, ok := c.good.get(key); ok && now.Sub(old.seen) < staleTTL {
 		if usable := old.row.usable(now); len(usable) > 0 {
-			c.fault(key, err, now, true)
+			c.fault(key, err, FaultUnavailable, now, true)
 			return usable, nil
 		}
 	}
@@ -150,8 +151,8 @@ func (p *parsedRow) fault(now time.Time) error {
 }
 
 // fault notes a fault, and logs it when it is new.
-func (c *certStore) fault(key certKey, cause error, now time.Time, serving bool) {
-	f := &CertificateFault{Source: key.source, Name: key.name, Cause: cause.Error(), Since: now, Serving: serving}
+func (c *certStore) fault(key certKey, cause error, reason string, now time.Time, serving bool) {
+	f := &CertificateFault{Source: key.source, Name: key.name, Cause: cause.Error(), Reason: reason, Since: now, Serving: serving}
 	if old, ok := c.faults.get(key); ok {
 		if old.Cause == f.Cause && old.Serving == serving {
 			return

@@ -41,9 +41,9 @@ type keyPair struct {
 func (k *keyPair) valid(now time.Time) error {
 	switch {
 	case now.Before(k.leaf.NotBefore):
-		return fmt.Errorf("certificate is not valid before %s", k.leaf.NotBefore.UTC().Format(time.RFC3339))
+		return &unfit{ReasonNotYetValid, "certificate is not valid before " + k.leaf.NotBefore.UTC().Format(time.RFC3339)}
 	case now.After(k.leaf.NotAfter):
-		return fmt.Errorf("certificate expired at %s", k.leaf.NotAfter.UTC().Format(time.RFC3339))
+		return &unfit{ReasonExpired, "certificate expired at " + k.leaf.NotAfter.UTC().Format(time.RFC3339)}
 	}
 	return nil
 }
@@ -84,7 +84,7 @@ func (v *vault) openKeyPairs(row table.Row) ([]*keyPair, error) {
 	for _, p := range parsed {
 		signer, err := v.openKey(p.Key)
 		if err == nil && !table.Belongs(signer, p.Leaf) {
-			err = errors.New("private key does not belong to the certificate")
+			err = &unfit{FaultMismatch, "private key does not belong to the certificate"}
 		}
 		if err != nil {
 			errs = append(errs, err)
@@ -111,17 +111,21 @@ func (v *vault) openKey(text []byte) (crypto.Signer, error) {
 	switch k := key.(type) {
 	case *rsa.PrivateKey:
 		if bits := k.N.BitLen(); bits < minRSA || bits > maxRSA {
-			return nil, fmt.Errorf("RSA key of %d bits; want %d to %d", bits, minRSA, maxRSA)
+			reason := ReasonWeakKey
+			if bits > maxRSA {
+				reason = ReasonUnsupportedKey
+			}
+			return nil, &unfit{reason, fmt.Sprintf("RSA key of %d bits; want %d to %d", bits, minRSA, maxRSA)}
 		}
 	case *ecdsa.PrivateKey:
 		switch k.Curve {
 		case elliptic.P256(), elliptic.P384(), elliptic.P521():
 		default:
-			return nil, fmt.Errorf("ECDSA key on curve %s; want P-256, P-384 or P-521", k.Params().Name)
+			return nil, &unfit{ReasonUnsupportedKey, fmt.Sprintf("ECDSA key on curve %s; want P-256, P-384 or P-521", k.Params().Name)}
 		}
 	case ed25519.PrivateKey:
 	default:
-		return nil, fmt.Errorf("private key of type %T; want ECDSA, RSA or Ed25519", key)
+		return nil, &unfit{ReasonUnsupportedKey, fmt.Sprintf("private key of type %T; want ECDSA, RSA or Ed25519", key)}
 	}
 	return key, nil
 }

@@ -32,6 +32,10 @@ func (k KeyPair) GoString() string { return k.String() }
 // key material.
 var ErrCert = errors.New("bad certificate")
 
+// ErrMismatch is wrapped by an error of ParseKeyPairs about a private key that is
+// none of a certificate in the answer.
+var ErrMismatch = errors.New("does not match any certificate")
+
 // ParseKeyPairs reads a cert answer: PEM of certificates and private keys in any
 // order and in any number of columns, or base64 of such PEM (rows of Postfix'
 // tls_server_sni_maps). Several keys (ECDSA beside RSA) give several pairs, in
@@ -88,7 +92,7 @@ func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certific
 				return c, nil
 			}
 		}
-		return nil, errors.New("is sealed, and does not match any certificate")
+		return nil, fmt.Errorf("is sealed, and %w", ErrMismatch)
 	}
 	if isEncrypted(k) {
 		if sole {
@@ -105,7 +109,7 @@ func leafFor(certs []*x509.Certificate, k *pem.Block, sole bool) (*x509.Certific
 			return c, nil
 		}
 	}
-	return nil, errors.New("does not match any certificate")
+	return nil, ErrMismatch
 }
 
 // isEncrypted recognises sealed keys, PKCS#8 encryption, and the older header of
