@@ -49,6 +49,14 @@ type ProcessStatus struct {
 	Restarts int       `json:"restarts"`
 	LastExit string    `json:"last_exit,omitempty"` // why its life before ended
 	Layers   []Layer   `json:"layers,omitempty"`
+	Usage    *Usage    `json:"usage,omitempty"` // for the program to fill in, with UsageOf
+}
+
+// Usage is what a process takes of the machine.
+type Usage struct {
+	Memory  int64         `json:"memory"` // resident, bytes
+	CPU     time.Duration `json:"cpu"`    // since it began, nanoseconds
+	Threads int           `json:"threads"`
 }
 
 // Layer is one measure that confines a process.

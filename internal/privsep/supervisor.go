@@ -189,23 +189,76 @@ func (s *Supervisor) launch(ctx context.Context, p *process) error {
 func (s *Supervisor) Spawn(spec Spec, edges ...Edge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopping {
-		return ErrStopping
+	p, err := s.enlist(newProcess(spec, true), edges)
+	if err != nil {
+		return err
 	}
-	if s.find(spec.Name) != nil {
-		return fmt.Errorf("%s: %w", spec.Name, ErrRunning)
-	}
-	p := newProcess(spec, true)
 	p.launched = true
-	at := s.position(spec.Name, edges)
+	go s.supervise(p)
+	return nil
+}
+
+// Add starts one more permanent process while the supervisor runs, and waits until
+// it is ready. It is started again when it ends. On an error nothing is left of
+// it but its listeners.
+func (s *Supervisor) Add(ctx context.Context, spec Spec, edges ...Edge) error {
+	s.mu.Lock()
+	p, err := s.enlist(newProcess(spec, false), edges)
+	s.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	if err := s.launch(ctx, p); err != nil {
+		s.abandon([]*process{p})
+		s.stop(p, s.opts.StopTimeout)
+		s.disconnect(spec.Name)
+		return err
+	}
+	return nil
+}
+
+// Remove stops a permanent process for good, and closes its listeners.
+func (s *Supervisor) Remove(name string) error {
+	s.mu.Lock()
+	p := s.find(name)
+	if p == nil || p.gen != 0 {
+		s.mu.Unlock()
+		return fmt.Errorf("%s: %w", name, ErrNoSuch)
+	}
+	p.retired = true
+	s.mu.Unlock()
+	for _, l := range p.spec.Listeners {
+		_ = l.File.Close()
+	}
+	s.stop(p, s.opts.StopTimeout)
+	s.disconnect(name)
+	return nil
+}
+
+// enlist makes p known, with edges of its own. The caller holds mu.
+func (s *Supervisor) enlist(p *process, edges []Edge) (*process, error) {
+	name := p.spec.Name
+	if s.stopping {
+		return nil, ErrStopping
+	}
+	if s.find(name) != nil {
+		return nil, fmt.Errorf("%s: %w", name, ErrRunning)
+	}
+	at := s.position(name, edges)
 	s.procs = slices.Insert(s.procs, at, p)
 	if err := s.checkEdges(edges); err != nil {
 		s.procs = slices.Delete(s.procs, at, at+1)
-		return err
+		return nil, err
 	}
 	s.edges = append(s.edges, edges...)
-	go s.supervise(p)
-	return nil
+	return p, nil
+}
+
+// disconnect forgets the edges of a process that is no more.
+func (s *Supervisor) disconnect(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.edges = slices.DeleteFunc(s.edges, func(e Edge) bool { return e.peer(name) != "" })
 }
 
 // position returns where in the order of stopping a process with these edges
@@ -236,7 +289,7 @@ func (s *Supervisor) find(name string) *process {
 func (s *Supervisor) forget(p *process) {
 	s.procs = slices.DeleteFunc(s.procs, func(q *process) bool { return q == p })
 	if !p.once {
-		return // its edges are its successor's
+		return // its edges are its successor's, or disconnect's
 	}
 	s.edges = slices.DeleteFunc(s.edges, func(e Edge) bool { return e.peer(p.spec.Name) != "" })
 }
