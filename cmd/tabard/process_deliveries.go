@@ -34,7 +34,9 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 		return err
 	}
 	c.OnEdge(func(e privsep.Endpoint) {
-		setLinks(e, map[string]*rpc.Link{edgeOutbound: toLookup, edgeRelay: toQueue})
+		if !setLinks(e, map[string]*rpc.Link{edgeOutbound: toLookup, edgeRelay: toQueue}) {
+			serveCounts(context.WithoutCancel(ctx), log, e, m.Counts)
+		}
 	})
 	if err := c.Ready(); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"tabard/internal/config"
+	"tabard/internal/count"
 	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/lookup"
@@ -89,6 +90,9 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 				return nothing, lookup.RegisterLocal(s, svc)
 			case edgeControl:
 				return nothing, lookup.RegisterAdmin(s, svc)
+			case edgeMetrics:
+				none := func(context.Context) ([][]float64, error) { return nil, nil }
+				return nothing, errors.Join(count.Register(s, none), lookup.RegisterMeter(s, svc))
 			}
 			return nil, fmt.Errorf("nobody may ask lookup by %q", e.Name)
 		})

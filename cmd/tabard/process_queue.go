@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"tabard/internal/count"
 	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/lookup"
@@ -117,6 +118,8 @@ func serveQueue(ctx context.Context, log *slog.Logger, q *queue.Queue, e privsep
 			return release, queue.RegisterWorker(s, w)
 		case edgeControl:
 			return nothing, queue.RegisterAdmin(s, q)
+		case edgeMetrics:
+			return nothing, count.Register(s, q.Counts)
 		}
 		return nil, fmt.Errorf("nobody may ask queue by %q", e.Name)
 	})

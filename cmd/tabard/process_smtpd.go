@@ -49,13 +49,15 @@ func runSMTPD(ctx context.Context, c *privsep.Child) error {
 	}
 	defer end()
 	toLookup, toQueue := rpc.NewLink(procLookup), rpc.NewLink(procQueue)
-	c.OnEdge(func(e privsep.Endpoint) {
-		setLinks(e, map[string]*rpc.Link{edgeInbound: toLookup, edgeSubmit: toQueue})
-	})
 	srv, err := smtpd.New(in.Config, lookup.NewInbound(toLookup), queue.NewRemote(toQueue), log)
 	if err != nil {
 		return err
 	}
+	c.OnEdge(func(e privsep.Endpoint) {
+		if !setLinks(e, map[string]*rpc.Link{edgeInbound: toLookup, edgeSubmit: toQueue}) {
+			serveCounts(context.WithoutCancel(ctx), log, e, srv.Counts)
+		}
+	})
 	if _, err := c.DropPrivileges(smtpdProfile()); err != nil {
 		return err
 	}

@@ -24,6 +24,7 @@ const (
 	procMTA     = "mta"
 	procDeliver = "deliver" // and a blank and the user id
 	procConfig  = "config"  // reads the configuration from a database
+	procMetrics = "metrics" // serves metrics, if they are wanted
 
 	edgeInbound  = "inbound"  // smtpd asks lookup
 	edgeOutbound = "outbound" // mta asks lookup
@@ -32,6 +33,7 @@ const (
 	edgeRelay    = "relay"    // mta takes work from queue
 	edgeDeliver  = "deliver"  // a deliver process takes work from queue
 	edgeControl  = "control"  // the command line asks queue
+	edgeMetrics  = "metrics"  // metrics asks everybody for numbers
 )
 
 // common is what every process is told.
@@ -53,7 +55,7 @@ func gcPercent(kind string) int {
 func childMain(name string) int {
 	run := map[string]func(context.Context, *privsep.Child) error{
 		procLookup: runLookup, procSMTPD: runSMTPD, procQueue: runQueue, procMTA: runMTA, procDeliver: runDeliver,
-		procConfig: runConfig,
+		procConfig: runConfig, procMetrics: runMetrics,
 	}
 	kind, _, _ := strings.Cut(name, " ")
 	f := run[kind]

@@ -100,6 +100,7 @@ const rootNote = `
 # real server leave these lines out: each process then becomes a user of its own.
 process smtpd user nobody
 process mta user nobody
+process metrics user nobody
 process lookup user root
 process queue user root
 process deliver user root

@@ -56,6 +56,7 @@ type plan struct {
 	names   dnsConfig
 	queue   queueConfig
 	sockets sockets
+	metrics *os.File // its listening socket; nil: none is wanted
 }
 
 // prepare checks a configuration. Its sockets are not open yet.
@@ -174,19 +175,24 @@ func (d *daemon) swap(ctx context.Context, load func() (loaded, error)) (*plan, 
 	if err != nil {
 		return nil, err
 	}
-	have := d.plan().sockets.files
+	old := d.plan()
 	p, err := d.prepare(l)
 	if err != nil {
 		return nil, err
 	}
-	if p.sockets, err = bindAll(p.cfg, have); err != nil {
+	if p.sockets, err = bindAll(p.cfg, old.sockets.files); err != nil {
 		return nil, err
 	}
 	changed := privsep.Change{Process: procQueue, Init: d.queueInit(p), Update: p.queue}
-	if err := d.sup.Replace(ctx, d.replaceable(p), changed); err != nil {
+	if p.metrics, err = bindMetrics(p.cfg, old); err == nil {
+		err = d.sup.Replace(ctx, d.replaceable(p), changed)
+	}
+	if err != nil {
 		closeAll(p.sockets.fresh)
+		p.closeMetrics(old)
 		return nil, err
 	}
+	d.moveMetrics(ctx, old, p)
 	d.install(p)
 	return p, nil
 }
@@ -251,6 +257,7 @@ func (s served) Status() privsep.Status {
 	if f := s.d.follow; f != nil {
 		st.Processes = append(st.Processes, f.sup.Status().Processes...)
 	}
+	st.Processes = withUsage(st.Processes)
 	s.d.mu.Lock()
 	defer s.d.mu.Unlock()
 	p := s.d.now

@@ -117,6 +117,10 @@ func (d *daemon) run(ctx context.Context, l loaded, ready func()) error {
 		return err
 	}
 	defer func() { closeAll(d.plan().sockets.files) }()
+	if next.metrics, err = bindMetrics(next.cfg, nil); err != nil {
+		return err
+	}
+	defer func() { d.plan().closeMetrics(nil) }()
 	specs, err := d.specs()
 	if err != nil {
 		return err
@@ -177,19 +181,27 @@ func (d *daemon) specs() ([]privsep.Spec, error) {
 	}
 	specs := d.replaceable(p)
 	queue := p.confined(privsep.Spec{Name: procQueue, Init: d.queueInit(p), OnRequest: d.onQueueRequest})
-	return slices.Insert(specs, len(specs)-1, queue), nil
+	specs = slices.Insert(specs, len(specs)-1, queue)
+	if m, wanted := d.metricsSpec(p); wanted { // it asks all the others
+		specs = slices.Insert(specs, 0, m)
+	}
+	return specs, nil
 }
 
 func (d *daemon) paused(what string) bool { return slices.Contains(d.opts.pause, what) }
 
 func (d *daemon) edges() []privsep.Edge {
-	return []privsep.Edge{
+	edges := []privsep.Edge{
 		{Name: edgeInbound, From: procSMTPD, To: procLookup},
 		{Name: edgeSubmit, From: procSMTPD, To: procQueue},
 		{Name: edgeOutbound, From: procMTA, To: procLookup},
 		{Name: edgeRelay, From: procMTA, To: procQueue},
 		{Name: edgeLocal, From: procQueue, To: procLookup},
 	}
+	if d.plan().metrics != nil {
+		edges = append(edges, metricsEdges()...)
+	}
+	return edges
 }
 
 // onQueueRequest starts a deliver process for a user who has mail.

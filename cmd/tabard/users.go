@@ -16,7 +16,7 @@ import (
 func defaultUsers() map[string]string {
 	return map[string]string{
 		procLookup: "_tabard-lookup", procSMTPD: "_tabard-smtpd", procQueue: "_tabard-queue",
-		procMTA: "_tabard-mta", procDeliver: "_tabard-mail",
+		procMTA: "_tabard-mta", procDeliver: "_tabard-mail", procMetrics: "_tabard-metrics",
 	}
 }
 
@@ -34,6 +34,9 @@ func identities(cfg *config.Config) (map[string]identity, error) {
 		return ids, nil
 	}
 	for name := range defaultUsers() {
+		if name == procMetrics && cfg.Metrics == "" {
+			continue
+		}
 		id, err := identityOf(cfg, name)
 		if err != nil {
 			return nil, err
@@ -73,7 +76,7 @@ func identityOf(cfg *config.Config, name string) (identity, error) {
 // chroot is where a process is locked up when the configuration does not say.
 // lookup and deliver have files to read and write; queue gets its spool.
 func chroot(name, configured string) string {
-	if configured == "" && (name == procSMTPD || name == procMTA) {
+	if configured == "" && (name == procSMTPD || name == procMTA || name == procMetrics) {
 		return privsep.EmptyRoot
 	}
 	return configured

@@ -66,7 +66,7 @@ type Config struct {
 	Resolvers []string // host:port of DNS servers; empty: the system's
 	Control   string   // path of the control socket; empty: the built-in default
 	LogSQL    TableRef // `log sql <table>`
-	Metrics   string   // `metrics ADDR:PORT`
+	Metrics   string   // `metrics ADDR:PORT`: a loopback address
 	Custody   Custody
 	Sandbox   string // `sandbox require|best-effort|off`; empty: best-effort
 	Scheduler Scheduler

@@ -86,7 +86,8 @@ func (p *parser) sandbox(pos Pos) *Error {
 	return err
 }
 
-// metrics reads ADDRESS:PORT.
+// metrics reads ADDRESS:PORT. Who asks need not say who it is, so the address is one
+// that only this machine reaches; what is to be seen elsewhere a proxy can show.
 func (p *parser) metrics(pos Pos) *Error {
 	if err := p.once("metrics", pos); err != nil {
 		return err
@@ -98,6 +99,12 @@ func (p *parser) metrics(pos Pos) *Error {
 	host, port, err := splitHostPort(p.cfg.Metrics)
 	if err != nil || port == "" {
 		return errorAt(at, "%q; expected address:port", p.cfg.Metrics)
+	}
+	if host == "localhost" {
+		host = "127.0.0.1"
+	}
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return errorAt(at, "%q; expected an address of this machine alone: 127.0.0.1, [::1] or localhost", p.cfg.Metrics)
 	}
 	p.cfg.Metrics = net.JoinHostPort(host, port)
 	return nil
@@ -150,9 +157,9 @@ func (p *parser) process(pos Pos) *Error {
 }
 
 // processName reads the name of one of Tabard's processes; "queue" and "mta" are
-// reserved words and may stand here unquoted all the same.
+// reserved words and may stand here unquoted all the same, as may "metrics".
 func (p *parser) processName() (string, *Error) {
-	return p.oneOf("deliver", "lookup", "mta", "queue", "smtpd")
+	return p.oneOf("deliver", "lookup", "metrics", "mta", "queue", "smtpd")
 }
 
 // bounce reads `bounce warn-interval d[, d]...`.

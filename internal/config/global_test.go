@@ -17,6 +17,8 @@ func TestGlobals(t *testing.T) {
 		{"log sql <t>", func(c *Config) { c.LogSQL = "t" }},
 		{"metrics 127.0.0.1:9100", func(c *Config) { c.Metrics = "127.0.0.1:9100" }},
 		{"metrics [::1]:9100", func(c *Config) { c.Metrics = "[::1]:9100" }},
+		{"metrics localhost:9100", func(c *Config) { c.Metrics = "127.0.0.1:9100" }},
+		{"process metrics user u", func(c *Config) { c.Processes = []Process{{Name: "metrics", User: "u"}} }},
 		{"sandbox off", func(c *Config) { c.Sandbox = "off" }},
 		{"resolver 192.0.2.1", func(c *Config) { c.Resolvers = []string{"192.0.2.1:53"} }},
 		{"bounce warn-interval 1h, 2d", func(c *Config) { c.Bounce.WarnIntervals = []time.Duration{time.Hour, 2 * day} }},

@@ -55,7 +55,6 @@ func globalGaps() []gap[Config] {
 	return []gap[Config]{
 		{"admd", given("admd")},
 		{"log sql", given("log sql")},
-		{"metrics", given("metrics")},
 		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
 		{"queue compression", given("queue compression")},
 		{"queue encryption", given("queue encryption")},

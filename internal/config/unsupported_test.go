@@ -43,7 +43,6 @@ func TestUnsupported(t *testing.T) {
 		{"filter f proc-exec x", "filters", 1},
 		{"admd x", "admd", 1},
 		{"table t sqlite:/t\nlog sql <t>", "log sql", 2},
-		{"metrics 127.0.0.1:1", "metrics", 1},
 		{"queue ttl 1d\nqueue postgres://h/d", "queue postgres", 2},
 		{"queue ttl 1d\nqueue compression", "queue compression", 2},
 		{"queue encryption", "queue encryption", 1},

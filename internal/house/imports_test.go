@@ -33,6 +33,7 @@ func layers() []layer {
 		{"internal/posttest", 45, nil}, // above all that serves mail
 		{"internal/osmtpdtest", 45, nil},
 		{"internal/house", 50, nil},
+		{"internal/metrics", 42, nil}, // tells of all that serves mail
 		{"queue/sqlite", 41, nil},
 		{"smtpd", 40, []string{"lookup", "queue"}},
 		{"mta", 40, []string{"lookup", "queue"}},
