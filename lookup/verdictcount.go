@@ -11,7 +11,7 @@ func VerdictDesc(direction string) count.Desc {
 		series = append(series, VerdictSeries(direction, Verdict{State: Failed, Reason: reason}))
 	}
 	return count.Desc{
-		Name: "tabard_tls_verdicts_total", Help: "Verdicts on the certificates of clients (in) and servers (out), one for each TLS session, in the words of the log.",
+		Name: "tabard_tls_verdicts_total", Help: "Verdicts on the certificates of clients (in) and servers (out), in the words of the log: one for each TLS session, and one for each that becomes another later.",
 		Kind: count.Counter, Labels: []string{"direction", "result", "reason"}, Series: series,
 	}
 }

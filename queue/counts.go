@@ -40,9 +40,9 @@ func newNumbers() *numbers {
 		Labels: []string{"state", "age"}, Series: count.Cross([]string{stateDelivering, stateDue, stateDeferred, stateHeld}, ageWords()),
 	})
 	n.messages = n.New(count.Desc{Name: "tabard_queue_messages", Help: "Messages with a recipient that waits.", Kind: count.Gauge})
-	n.oldest = n.New(count.Desc{Name: "tabard_queue_oldest_message_age_seconds", Help: "Age of the oldest of those messages; 0 when there is none.", Kind: count.Gauge})
+	n.oldest = n.New(count.Desc{Name: "tabard_queue_oldest_message_age_seconds", Help: "Age of the oldest message that waits; 0 when there is none.", Kind: count.Gauge})
 	n.accepted = n.New(count.Desc{Name: "tabard_queue_accepted_messages_total", Help: "Messages that were stored, reports to senders included.", Kind: count.Counter})
-	n.envelopes = n.New(count.Desc{Name: "tabard_queue_accepted_envelopes_total", Help: "Recipients of those messages.", Kind: count.Counter})
+	n.envelopes = n.New(count.Desc{Name: "tabard_queue_accepted_envelopes_total", Help: "Recipients of messages that were stored, those of reports included.", Kind: count.Counter})
 	n.results = n.New(count.Desc{
 		Name: "tabard_queue_results_total", Help: "What became of attempts: delivered, deferred, failed for good; and of recipients without another attempt: expired, removed by hand.", Kind: count.Counter,
 		Labels: []string{"result"}, Series: count.Cross([]string{"delivered", "deferred", "failed", "expired", "removed"}),

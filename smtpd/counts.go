@@ -33,8 +33,8 @@ func newCounts() *counts {
 		Labels: []string{"reason"}, Series: count.Cross(slices.Sorted(maps.Values(refusalWords()))),
 	})
 	c.messages = c.New(count.Desc{Name: "tabard_smtpd_messages_total", Help: "Messages that got a 250 after their data.", Kind: count.Counter})
-	c.envelopes = c.New(count.Desc{Name: "tabard_smtpd_envelopes_total", Help: "Recipients of those messages, after expansion.", Kind: count.Counter})
-	c.bytes = c.New(count.Desc{Name: "tabard_smtpd_message_bytes_total", Help: "Bytes of those messages.", Kind: count.Counter})
+	c.envelopes = c.New(count.Desc{Name: "tabard_smtpd_envelopes_total", Help: "Recipients, after expansion, of messages that got a 250.", Kind: count.Counter})
+	c.bytes = c.New(count.Desc{Name: "tabard_smtpd_message_bytes_total", Help: "Bytes of messages that got a 250.", Kind: count.Counter})
 	c.refusals = c.New(count.Desc{
 		Name: "tabard_smtpd_refused_commands_total", Help: "Replies that were a refusal: 4xx for the moment, 5xx for good.", Kind: count.Counter,
 		Labels: []string{"class"}, Series: count.Cross([]string{"4xx", "5xx"}),
@@ -57,7 +57,7 @@ func (c *counts) newTLS() {
 		Labels: []string{"result"}, Series: count.Cross([]string{"ok", "timeout", "closed", "no-certificate", "failed"}),
 	})
 	c.shaking = c.New(count.Desc{
-		Name: "tabard_smtpd_tls_handshake_seconds", Help: "Time that the handshakes with outcome ok took.", Kind: count.Histogram,
+		Name: "tabard_smtpd_tls_handshake_seconds", Help: "Time that TLS handshakes with clients took that came to a good end.", Kind: count.Histogram,
 		Buckets: []float64{0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10},
 	})
 	c.verdicts = c.New(lookup.VerdictDesc("in"))

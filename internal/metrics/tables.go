@@ -32,8 +32,8 @@ func (b *builder) tables(tables []lookup.TableInfo) {
 // cached tells of the memory in front of a table.
 func (b *builder) cached(name string, c *cache.Stats) {
 	b.gauge("tabard_table_cache_entries", "Answers of the table that are in memory.", float64(c.Entries), "table", name)
-	b.gauge("tabard_table_cache_bytes", "Memory that they take, estimated.", float64(c.Bytes), "table", name)
-	b.gauge("tabard_table_cache_limit_bytes", "Memory that they may take.", float64(c.Limit), "table", name)
+	b.gauge("tabard_table_cache_bytes", "Memory that the answers of the table take, estimated.", float64(c.Bytes), "table", name)
+	b.gauge("tabard_table_cache_limit_bytes", "Memory that the answers of the table may take.", float64(c.Limit), "table", name)
 	for _, state := range []cache.WatchState{cache.WatchTold, cache.WatchPending, cache.WatchLost, cache.WatchNever} {
 		b.gauge("tabard_table_watch", "Whether changes of the table are told: 1 for the state that holds, in the words of tabard status.",
 			truth(c.Watch.State == state), "table", name, "state", string(state))
@@ -42,13 +42,13 @@ func (b *builder) cached(name string, c *cache.Stats) {
 
 // certificates tells when certificates end, and which are not used.
 func (b *builder) certificates(f *lookup.Figures) {
-	b.gauge("tabard_certificates", "Certificates in use that were asked for since lookup began.", float64(f.Known))
+	b.gauge("tabard_certificates", "Certificates in use that were asked for since the lookup process began.", float64(f.Known))
 	for _, c := range f.Certificates[:min(len(f.Certificates), lookup.MaxCertificates)] {
-		b.gauge("tabard_certificate_expiry_timestamp_seconds", "When the certificate in use ends, or the last one did. Those 500 that end first.",
+		b.gauge("tabard_certificate_expiry_timestamp_seconds", "When the certificate in use ends, or the last one ended; of the 500 that end first.",
 			float64(c.NotAfter.Unix()), "name", c.Name, "table", tableOf(c.Source), "key", c.Key)
 	}
 	for _, c := range f.Faults[:min(len(f.Faults), lookup.MaxCertificates)] {
-		b.gauge("tabard_certificate_fault", "1: the certificate of the name is not used; serving says whether another one is served meanwhile.",
+		b.gauge("tabard_certificate_fault", "Always 1: a certificate of the name is not used; serving says whether another one is served meanwhile.",
 			1, "name", c.Name, "table", tableOf(c.Source), "reason", c.Reason, "serving", strconv.FormatBool(c.Serving))
 	}
 }
