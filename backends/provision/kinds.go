@@ -137,6 +137,20 @@ func Identities() Kind {
 	}
 }
 
+// Policies are TLS policies of destinations.
+func Policies() Kind {
+	return Kind{
+		Name: "tls-policy", Columns: []string{"domain", "policy"}, Needs: []string{"domain", "policy"},
+		table: "tls_policies", group: "domain", unique: []string{"domain"}, taken: []string{"domain"}, folded: []string{"domain"}, update: true,
+		plan: func(heading) (plan, error) {
+			return plan{stored: []string{"domain", "policy"}, row: func(f fields) ([]any, error) {
+				r, err := PolicyRow{f.get("domain"), f.get("policy")}.normal()
+				return []any{r.Domain, r.Policy}, err
+			}}, nil
+		},
+	}
+}
+
 // Relays are relay routes, one on a line.
 func Relays() Kind {
 	return Kind{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -71,7 +72,7 @@ func TestDialects(t *testing.T) {
 				"relays and senders": testRelaysAndSenders, "certificates": testCertificates,
 				"authorities": testAuthorities, "rollback": testRollback,
 				"import": testImport, "bad lines": testImportBad, "headings": testImportHeading,
-				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "identities": testIdentities, "import limits": testImportLimits,
+				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "policies": testPolicies, "import limits": testImportLimits,
 				"removed users": testRemovedUser, "own certificates": testOwnCertificate,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open) })
@@ -348,4 +349,26 @@ func testIdentities(t *testing.T, opened opener) {
 	}
 	must(t, d.RemoveIdentity(ctx, "SHA256:"+colons))
 	is(t, d.RemoveIdentity(ctx, "dns:b.example"), ErrNone)
+}
+
+func testPolicies(t *testing.T, opened opener) {
+	ctx := t.Context()
+	d, _, _ := opened(t)
+	must(t, d.SetPolicy(ctx, PolicyRow{"Dest.example", "encrypt"}), d.SetPolicy(ctx, PolicyRow{"dest.example", "secure  match=.dest.example"}))
+	must(t, d.SetPolicy(ctx, PolicyRow{"*.wild.example", "may"}), d.SetPolicy(ctx, PolicyRow{".dot.example", "none"}),
+		d.SetPolicy(ctx, PolicyRow{"*", "may"}), d.SetPolicy(ctx, PolicyRow{"192.0.2.1", "verify"}))
+	for _, bad := range []PolicyRow{{"", "may"}, {"a.example", ""}, {"a.example", "sometimes"}, {"a b", "may"}, {"a.example", "encrypt protocols=SSLv3"}} {
+		if err := d.SetPolicy(ctx, bad); err == nil {
+			t.Errorf("%+v accepted", bad)
+		}
+	}
+	if _, bad, err := imports(t, d, Policies(), "domain,policy\na.example,may\nb.example,perhaps\n", ImportOptions{KeepGoing: true}); err != nil || !strings.Contains(bad, `unknown level "perhaps"`) {
+		t.Errorf("import: %q, %v", bad, err)
+	}
+	all, err := d.ListPolicies(ctx)
+	if err != nil || len(all) != 6 || !slices.Contains(all, PolicyRow{"dest.example", "secure match=.dest.example"}) {
+		t.Errorf("list %v, %v", all, err)
+	}
+	must(t, d.RemovePolicy(ctx, "DEST.example"))
+	is(t, d.RemovePolicy(ctx, "dest.example"), ErrNone)
 }
