@@ -105,7 +105,7 @@ func (m *MTA) urlHosts(ctx context.Context, d *destination, u lookup.RelayURL) (
 func (m *MTA) mxHosts(list []dns.MX, scheme lookup.Scheme, nexthop, domain, port string) []*host {
 	hosts := make([]*host, len(list))
 	for i, mx := range list {
-		hosts[i] = &host{scheme: scheme, nexthop: nexthop, name: mx.Host, port: port, mx: true, pref: mx.Pref, implicit: mx.Host == domain}
+		hosts[i] = &host{scheme: scheme, nexthop: nexthop, name: mx.Host, port: port, mx: true, pref: mx.Pref, implicit: mx.Host == domain, proven: mx.Proven}
 	}
 	return hosts
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"tabard/internal/dns/dnstest"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -145,6 +146,22 @@ func TestRequireTLSAndForgedMX(t *testing.T) {
 			w.lookup.set(lookup.Route{Policy: policyRow(t, row)})
 			wantResult(t, w.start().deliver(requireJob(1, "x@dest.example"))[0], want, 0)
 		})
+	}
+}
+
+// Where DNSSEC vouches for the MX record, its host is the right one.
+func TestRequireTLSAndProvenMX(t *testing.T) {
+	ca := newAuthority(t)
+	w, p := newWorld(t), tagged(newPeer(t))
+	w.dns.Zone(t, "dest.example. MX 10 mx.hoster.example.\nmx.hoster.example. A 192.0.2.25")
+	w.dns.Set("dest.example", dnstest.Proven)
+	w.lookup.roots.AddCert(ca.cert)
+	p.tls = serverTLS(ca.good(t, "mx.hoster.example"))
+	w.at("192.0.2.25:25", p.start())
+	res := w.start().deliver(requireJob(1, "x@dest.example"))[0]
+	wantResult(t, res, queue.Delivered, 250)
+	if res.Security != (queue.Security{Wanted: "verify", By: "REQUIRETLS", Had: "verify"}) {
+		t.Errorf("%+v", res.Security)
 	}
 }
 

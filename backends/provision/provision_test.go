@@ -72,7 +72,7 @@ func TestDialects(t *testing.T) {
 				"relays and senders": testRelaysAndSenders, "certificates": testCertificates,
 				"authorities": testAuthorities, "rollback": testRollback,
 				"import": testImport, "bad lines": testImportBad, "headings": testImportHeading,
-				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "policies": testPolicies, "import limits": testImportLimits,
+				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "identities": testIdentities, "policies": testPolicies, "import limits": testImportLimits,
 				"removed users": testRemovedUser, "own certificates": testOwnCertificate,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open) })

@@ -30,6 +30,8 @@ var (
 type MX struct {
 	Host string // A-labels, lower case, no trailing dot
 	Pref uint16 // lower is better
+	// Proven: a resolver on this host vouches, by DNSSEC, for all that led here.
+	Proven bool
 }
 
 // MX returns the hosts that take mail for a domain (RFC 5321 section 5.1): best

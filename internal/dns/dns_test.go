@@ -310,3 +310,18 @@ func BenchmarkCachedMX(b *testing.B) {
 		}
 	}
 }
+
+// Only what a resolver on this host vouches for, in every answer on the way, is
+// proven.
+func TestProvenMX(t *testing.T) {
+	s, r := start(t, zone)
+	s.Set("example.org", dnstest.Proven)
+	s.Set("alias.example", dnstest.Proven)
+	s.Set("partly.example", dnstest.BareAlias)
+	for domain, want := range map[string]bool{"example.org": true, "alias.example": true, "partly.example": false, "implicit.example": false} {
+		list, err := r.MX(t.Context(), domain)
+		if err != nil || list[0].Proven != want {
+			t.Errorf("%s: %+v, %v", domain, list, err)
+		}
+	}
+}

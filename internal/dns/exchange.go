@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 
 	mdns "github.com/miekg/dns"
@@ -20,6 +21,7 @@ func (r *Resolver) exchange(ctx context.Context, q question) (*mdns.Msg, error) 
 		for _, server := range r.cfg.Servers {
 			m, err := r.query(ctx, server, q)
 			if err == nil {
+				m.AuthenticatedData = m.AuthenticatedData && onThisHost(server)
 				return m, nil
 			}
 			last = fmt.Errorf("server %s: %w", server, err)
@@ -68,12 +70,20 @@ func (r *Resolver) roundTrip(ctx context.Context, server string, q question, edn
 
 func (r *Resolver) send(ctx context.Context, network, server string, q question, edns bool) (*mdns.Msg, error) {
 	m := new(mdns.Msg).SetQuestion(mdns.Fqdn(q.name), q.qtype)
+	m.AuthenticatedData = true // we understand it in the answer (RFC 6840 section 5.7)
 	if edns {
 		m.SetEdns0(udpSize, false)
 	}
 	client := mdns.Client{Net: network, Timeout: r.cfg.Timeout}
 	reply, _, err := client.ExchangeContext(ctx, m, server)
 	return reply, err
+}
+
+// onThisHost reports whether what a server says of DNSSEC can be believed: nobody
+// is on the way (RFC 4035 section 4.9.3).
+func onThisHost(server string) bool {
+	addr, err := netip.ParseAddrPort(server)
+	return err == nil && addr.Addr().IsLoopback()
 }
 
 // total bounds a whole question: every server, every round, twice for TCP.

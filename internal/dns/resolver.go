@@ -71,7 +71,7 @@ func (r *Resolver) resolve(ctx context.Context, q question) (*answer, error) {
 
 // follow asks again for the target of an alias that the answer did not resolve.
 func (r *Resolver) follow(ctx context.Context, q question) (*answer, error) {
-	ttl := maxTTL
+	ttl, proven := maxTTL, true
 	step := q
 	for range maxChain {
 		m, err := r.exchange(ctx, step)
@@ -79,9 +79,12 @@ func (r *Resolver) follow(ctx context.Context, q question) (*answer, error) {
 			return nil, err
 		}
 		ans := readAnswer(step, m)
-		ttl = min(ttl, ans.ttl)
+		ttl, proven = min(ttl, ans.ttl), proven && m.AuthenticatedData
 		if ans.next == "" {
 			ans.ttl = ttl
+			for i := range ans.mx {
+				ans.mx[i].Proven = proven
+			}
 			return ans, nil
 		}
 		// Any name may be an alias on the way (RFC 2317 has slashes in them).

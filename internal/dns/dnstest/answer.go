@@ -42,6 +42,8 @@ func misbehave(w mdns.ResponseWriter, q, reply *mdns.Msg, fault Fault) {
 		if w.LocalAddr().Network() == "udp" {
 			reply.Truncated, reply.Answer = true, nil
 		}
+	case Proven:
+		reply.AuthenticatedData = true
 	case WrongID:
 		reply.Id++
 	case WrongQuestion:

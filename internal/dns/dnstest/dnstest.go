@@ -26,6 +26,7 @@ const (
 	NotReply            // the query itself, sent back
 	Garbage             // bytes that are no DNS message
 	BareAlias           // CNAME records alone, the target left to ask for
+	Proven              // no fault: sets AD, as a resolver does that validates by DNSSEC
 )
 
 // Server is a DNS server that is authoritative for everything.
