@@ -57,6 +57,17 @@ func TestReportFields(t *testing.T) {
 	}
 }
 
+// A server that gave no answer did not say what we say about it.
+func TestNoAnswer(t *testing.T) {
+	r, _ := written(t, "failed", queue.Message{Sender: "a@x.example"}, relay("b@y.example"),
+		queue.Result{Enhanced: "4.4.1", Text: "connection refused", Remote: "mx.y.example"}, text)
+	if strings.Contains(r.text, "said") || !strings.Contains(r.text, "mx.y.example: 4.4.1 connection refused") ||
+		r.rcpts[0].Get("Diagnostic-Code") != "x-tabard; 4.4.1 connection refused" {
+		t.Errorf("%v
+%s", r.rcpts[0], r.text)
+	}
+}
+
 func TestServerNames(t *testing.T) {
 	for remote, want := range map[string]string{
 		"mx.y.example": "dns; mx.y.example", "192.0.2.1": "dns; [192.0.2.1]", "2001:db8::1": "dns; [IPv6:2001:db8::1]",

@@ -89,8 +89,12 @@ func (d *dsn) story(it *item) []string {
 		all = append(all, plainWords(n.cause(), n.Code))
 	}
 	if said := n.reply(); said != "" {
-		if n.Remote != "" {
+		switch {
+		case n.Remote == "":
+		case n.Code != 0:
 			said = n.Remote + " said: " + said
+		default: // about it, by ourselves
+			said = n.Remote + ": " + said
 		}
 		all = append(all, said)
 	}
