@@ -63,8 +63,7 @@ func TestNoAnswer(t *testing.T) {
 		queue.Result{Enhanced: "4.4.1", Text: "connection refused", Remote: "mx.y.example"}, text)
 	if strings.Contains(r.text, "said") || !strings.Contains(r.text, "mx.y.example: 4.4.1 connection refused") ||
 		r.rcpts[0].Get("Diagnostic-Code") != "x-tabard; 4.4.1 connection refused" {
-		t.Errorf("%v
-%s", r.rcpts[0], r.text)
+		t.Errorf("%v\n%s", r.rcpts[0], r.text)
 	}
 }
 
