@@ -2,7 +2,6 @@ package mta
 
 import (
 	"context"
-	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -44,9 +43,10 @@ type lane struct {
 	used  int
 	line  []chan struct{}
 
-	jobs   map[string]int // in the lane or its line, by destination
-	shrunk time.Time      // when the limit last went down
-	seen   time.Time
+	jobs     map[string]int // in the lane or its line, by destination
+	sessions int            // open ones
+	shrunk   time.Time      // when the limit last went down
+	seen     time.Time
 }
 
 // mood is what an attempt found out about the servers of a lane.
@@ -84,7 +84,7 @@ func (m *MTA) lane(ctx context.Context, d *destination) (*lane, *failure) {
 	}
 	names := make([]string, len(hosts))
 	for i, h := range hosts {
-		names[i] = strings.ToLower(net.JoinHostPort(h.name, h.port))
+		names[i] = h.server()
 	}
 	slices.Sort(names)
 	return m.lanes.learn(d.key, strings.Join(slices.Compact(names), " "), m.cfg.Limits.PerDestination), nil
@@ -208,12 +208,27 @@ func (s *lanes) window(l *lane, dest string) int {
 	return max(1, part+part/4)
 }
 
-// opened counts the sessions of a destination.
-func (s *lanes) opened(dest string, n int) {
+// opened counts a session of a destination. ended must follow once, with the
+// lane that it returns.
+func (s *lanes) opened(dest string) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.up[dest] += n; s.up[dest] <= 0 {
+	s.up[dest]++
+	l := s.known[dest].lane
+	if l != nil {
+		l.sessions++
+	}
+	return l
+}
+
+func (s *lanes) ended(dest string, l *lane) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.up[dest]--; s.up[dest] <= 0 {
 		delete(s.up, dest)
+	}
+	if l != nil {
+		l.sessions--
 	}
 }
 
@@ -223,6 +238,8 @@ func (s *lanes) served(dest string) bool {
 	defer s.mu.Unlock()
 	return s.up[dest] > 0
 }
+
+func (l *lane) empty() bool { return len(l.jobs) == 0 && l.sessions == 0 }
 
 // makeRoom keeps the memory bounded. The caller holds the lock.
 func (s *lanes) makeRoom(now time.Time) {
@@ -235,7 +252,7 @@ func (s *lanes) makeRoom(now time.Time) {
 		}
 	}
 	for key, l := range s.byKey {
-		if len(l.jobs) == 0 && now.Sub(l.seen) > laneForget {
+		if l.empty() && now.Sub(l.seen) > laneForget {
 			delete(s.byKey, key)
 		}
 	}
@@ -249,7 +266,7 @@ func (s *lanes) makeRoom(now time.Time) {
 		if len(s.byKey) < laneEntries {
 			break
 		}
-		if len(l.jobs) == 0 {
+		if l.empty() {
 			delete(s.byKey, key)
 		}
 	}

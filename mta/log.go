@@ -49,6 +49,8 @@ func resultWord(o queue.Outcome) string {
 		return "PermFail"
 	case queue.Returned:
 		return "Returned"
+	case queue.Paused:
+		return "Paused"
 	}
 	return "TempFail"
 }

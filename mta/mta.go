@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/maypok86/otter/v2"
@@ -28,7 +29,8 @@ type MTA struct {
 	lookup    lookup.Outbound
 	queue     queue.Worker
 	lanes     *lanes
-	perHost   *limiter // connections, by address
+	holds     atomic.Pointer[[]queue.Hold] // on routes, as of the last jobs
+	perHost   *limiter                     // connections, by address
 	idle      *idlers
 	penalties *penalties
 	families  *families
@@ -117,6 +119,10 @@ func (m *MTA) take(ctx context.Context, jobs *sync.WaitGroup) {
 			m.cfg.Logger.Warn("mta cannot take jobs from the queue", "error", err.Error())
 			pause(ctx, time.Second)
 			continue
+		}
+		if len(batch) > 0 {
+			holds := batch[len(batch)-1].Paused // the same in all of them
+			m.holds.Store(&holds)
 		}
 		for i := range batch {
 			<-free

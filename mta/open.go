@@ -18,6 +18,10 @@ func (m *MTA) open(ctx context.Context, d *destination) (*session, *failure) {
 		return nil, fail
 	}
 	for _, h := range hosts[:min(len(hosts), m.cfg.Limits.Hosts)] {
+		if f := m.paused(h); f != nil {
+			fail = fail.or(f)
+			continue
+		}
 		s, f := m.openHost(ctx, d, h)
 		if f == nil {
 			return s, nil

@@ -25,7 +25,7 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 		if err == nil {
 			results, mood := m.deliver(stop, d, job)
 			m.lanes.leave(t, mood)
-			return m.paced(l, d, results)
+			return m.told(l, d, results)
 		}
 		fail = returned(err.Error())
 		if errors.Is(err, errBusy) {
@@ -38,16 +38,7 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 	}
 	results := m.failAll(job, job.Envelopes, fail)
 	if l != nil {
-		return m.paced(l, d, results)
-	}
-	return results
-}
-
-// paced tells the queue how many jobs of the destination are of use at once.
-func (m *MTA) paced(l *lane, d *destination, results []queue.Result) []queue.Result {
-	n := m.lanes.window(l, d.key)
-	for i := range results {
-		results[i].Window = n
+		return m.told(l, d, results)
 	}
 	return results
 }
@@ -160,7 +151,7 @@ func (m *MTA) reuse(ctx context.Context, d *destination) *session {
 	s := m.idle.take(d.key, func(s *session) bool {
 		var err error
 		p, err = decide(ctx, s.host, d.parties(s.host))
-		return err == nil && p.permits(s.channel) == nil
+		return err == nil && p.permits(s.channel) == nil && m.paused(s.host) == nil
 	})
 	if s != nil {
 		s.host.policy = p
@@ -182,7 +173,7 @@ func (m *MTA) failAll(job *queue.Job, envs []queue.Envelope, f *failure) []queue
 	results := make([]queue.Result, len(envs))
 	for i, env := range envs {
 		results[i] = f.result(env.ID)
-		if f.outcome != queue.Returned {
+		if f.outcome != queue.Returned && f.outcome != queue.Paused {
 			m.cfg.Logger.Info("mta delivery", deliveryAttrs(job, env, results[i], "", f.remote)...)
 		}
 	}

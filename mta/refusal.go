@@ -79,7 +79,8 @@ type failure struct {
 	remote    string
 	notBefore time.Time
 	security  queue.Security
-	mood      mood // of the servers, of which at least one was tried unless it is unheard
+	hold      int64 // that the mail is kept back by
+	mood      mood  // of the servers, of which at least one was tried unless it is unheard
 }
 
 func deferred(enhanced, text string) *failure {
@@ -97,7 +98,7 @@ func returned(text string) *failure { return &failure{outcome: queue.Returned, t
 func (f *failure) result(id queue.EnvelopeID) queue.Result {
 	return queue.Result{
 		ID: id, Outcome: f.outcome, Code: f.code, Enhanced: f.enhanced, Text: f.text,
-		Remote: f.remote, NotBefore: f.notBefore, Security: f.security,
+		Remote: f.remote, Hold: f.hold, NotBefore: f.notBefore, Security: f.security,
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 type session struct {
 	mta      *MTA
 	dest     *destination
+	lane     *lane // nil: it was forgotten meanwhile
 	host     *host
 	addr     string // IP address or path of a socket
 	channel  channel
@@ -34,10 +35,11 @@ func newID() string {
 
 func (m *MTA) newSession(l *link, d *destination, h *host, addr string, ch channel, log *slog.Logger) *session {
 	l.bind(m.hard)
-	m.lanes.opened(d.key, 1)
 	m.count.open.Add(1)
 	m.count.sessions.Add(1)
-	return &session{mta: m, dest: d, host: h, addr: addr, channel: ch, conn: newDialogue(l), log: log}
+	return &session{
+		mta: m, dest: d, lane: m.lanes.opened(d.key), host: h, addr: addr, channel: ch, conn: newDialogue(l), log: log,
+	}
 }
 
 // usable reports whether the session may serve another message.
@@ -65,7 +67,7 @@ func (s *session) quit(reason string) {
 	}
 	s.conn.close()
 	s.mta.perHost.release(s.addr)
-	s.mta.lanes.opened(s.dest.key, -1)
+	s.mta.lanes.ended(s.dest.key, s.lane)
 	s.mta.count.open.Add(-1)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)
 }

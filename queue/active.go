@@ -2,6 +2,7 @@ package queue
 
 import (
 	"sync"
+	"time"
 
 	"tabard/lookup"
 )
@@ -86,6 +87,10 @@ type destination struct {
 type pace struct {
 	window int  // how many jobs they may have: what they said last, 0 if they did not
 	proven bool // it answered lately
+
+	servers, source string
+	lastError       string
+	until           time.Time // not tried before
 }
 
 // maxPaces bounds how many destinations are remembered that have no mail.
@@ -144,13 +149,13 @@ func (a *active) expel(d *destination) {
 func (a *active) forget(d *destination) {
 	if d.count == 0 && !d.backlog && !d.hungry && d.leased == 0 && !d.ringed {
 		delete(a.destinations, d.key)
-		if d.proven {
+		if d.pace != (pace{}) {
 			a.remember(d)
 		}
 	}
 }
 
-// remember keeps the pace of a destination that answered.
+// remember keeps the pace of a destination.
 func (a *active) remember(d *destination) {
 	for key := range a.paces {
 		if len(a.paces) < maxPaces {

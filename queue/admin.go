@@ -29,7 +29,7 @@ func (q *Queue) List(ctx context.Context, after EnvelopeID, limit int) ([]Listed
 	defer a.mu.Unlock()
 	for i, r := range rows {
 		it := a.items[r.ID]
-		list[i] = Listed{Envelope: r.Envelope, Sender: r.Message.Sender, Size: r.Message.Size, InFlight: it != nil && it.job != nil}
+		list[i] = Listed{Envelope: q.why(&r), Sender: r.Message.Sender, Size: r.Message.Size, InFlight: it != nil && it.job != nil}
 	}
 	return list, nil
 }
@@ -45,9 +45,11 @@ func (q *Queue) Show(ctx context.Context, id MessageID, limit int) (Shown, error
 		return Shown{}, fmt.Errorf("message %s: %w", id, rpc.ErrNotFound)
 	}
 	s := Shown{Message: *rows[0].Message, Envelopes: make([]Envelope, len(rows))}
-	for i, r := range rows {
-		s.Envelopes[i] = r.Envelope
+	q.active.mu.Lock()
+	for i := range rows {
+		s.Envelopes[i] = q.why(&rows[i])
 	}
+	q.active.mu.Unlock()
 	body, err := q.store.Body(ctx, id)
 	if err != nil {
 		s.Truncated = true

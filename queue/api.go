@@ -94,7 +94,8 @@ type Envelope struct {
 	Attempts  int
 	Next      time.Time // next attempt
 	LastError string    // one line
-	Held      bool      // no attempt until retried by hand (its body is damaged)
+	Held      bool      // no attempt until it is released, or retried by hand if its body is damaged
+	HeldFor   string    // why, on one line
 }
 
 // Submission is a message with its recipients, as smtpd hands it over.
@@ -130,6 +131,7 @@ type Job struct {
 	Envelopes []Envelope
 	Domain    string           // relay: the destination domain, A-labels
 	Delivery  *lookup.Delivery // local: what to do
+	Paused    []Hold           // relay: routes that are paused as of now
 }
 
 // Outcome is what became of one attempt at one envelope.
@@ -141,6 +143,7 @@ const (
 	Deferred          // try again later
 	Failed            // never: bounce
 	Returned          // not tried (worker stopping or busy): due again at once, no attempt counted
+	Paused            // relay: not tried, since its route is paused: kept back by Result.Hold
 )
 
 // Result reports one envelope of a job.
@@ -153,6 +156,9 @@ type Result struct {
 	Remote    string    // host that said so, or empty when it is our own word
 	Relayed   bool      // delivered to an SMTP server that takes over DSN duty (RFC 3461 5.2.2)
 	NotBefore time.Time // Deferred: no attempt before, zero: the schedule's own
+	Hold      int64     // Paused: the id of the Hold
+	Servers   string    // relay: what the destination's mail goes to, "host:port ..."
+	Source    string    // relay: the address it is sent from, empty: the kernel's choice
 	Window    int       // how many jobs of its destination the worker wants at once from now on; 0: it does not say
 	Security  Security  // relay: of the connection
 }
@@ -187,6 +193,14 @@ type Admin interface {
 	Retry(ctx context.Context, id MessageID, n int) (int, error)
 	// Remove deletes envelopes without a bounce and returns how many.
 	Remove(ctx context.Context, id MessageID, n int) (int, error)
+	// Hold keeps mail back from now on; one that is there gets another reason.
+	Hold(ctx context.Context, h Hold) (Hold, error)
+	// Release ends a hold and returns how many envelopes are due for that.
+	Release(ctx context.Context, kind HoldKind, value string) (int, error)
+	// Holds lists the holds.
+	Holds(ctx context.Context) ([]HeldCount, error)
+	// Routes lists where relayed mail waits to go, or lately went.
+	Routes(ctx context.Context) ([]Route, error)
 	// Stats counts.
 	Stats(ctx context.Context) (Stats, error)
 }

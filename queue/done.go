@@ -58,8 +58,12 @@ func (w *poolWorker) Done(ctx context.Context, results []Result) error {
 	var known []*item
 	var told []Result
 	for i, it := range items {
-		if results[i].Outcome == Returned {
+		switch results[i].Outcome {
+		case Returned:
 			q.returned(it)
+			continue
+		case Paused:
+			q.pausedBy(it, results[i].Hold)
 			continue
 		}
 		known = append(known, it)
@@ -90,7 +94,7 @@ func (w *poolWorker) surrender(results []Result) ([]*item, error) {
 		if w.leases[r.ID] == nil || seen[r.ID] {
 			return nil, fmt.Errorf("%w: result for %s, which this worker does not have", rpc.ErrInvalid, r.ID)
 		}
-		if r.Outcome < Delivered || r.Outcome > Returned {
+		if r.Outcome < Delivered || r.Outcome > Paused {
 			return nil, fmt.Errorf("%w: outcome %d", rpc.ErrInvalid, r.Outcome)
 		}
 		seen[r.ID] = true
@@ -99,7 +103,9 @@ func (w *poolWorker) surrender(results []Result) ([]*item, error) {
 	for i, r := range results {
 		items[i] = w.leases[r.ID]
 		delete(w.leases, r.ID)
-		a.heard(items[i].dest, &r)
+		if items[i].env.Relay {
+			a.heard(items[i].dest, &r)
+		}
 		a.unlease(items[i])
 	}
 	return items, nil
@@ -130,7 +136,7 @@ func (q *Queue) hold(items []*item, why error) {
 	for _, it := range items {
 		q.active.handed(it.msg)
 		e := q.decide(it, &Result{ID: it.env.ID, Outcome: Deferred, Text: "held: " + why.Error()}, time.Now())
-		e.update.Held, e.warn = true, false
+		e.update.Hold, e.warn = damaged, false
 		s.change.Update = append(s.change.Update, *e.update)
 		s.events = append(s.events, e)
 	}

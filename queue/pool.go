@@ -108,6 +108,7 @@ func (a *active) heard(d *destination, r *Result) {
 	if r.Window > 0 {
 		d.window = r.Window
 	}
+	d.noteRoute(r)
 	switch {
 	case r.Outcome == Delivered, r.Outcome == Failed && r.Remote != "":
 		d.proven = true

@@ -28,12 +28,16 @@ type Queue struct {
 	depth   depths
 
 	scan    scanState // under active.mu
+	holds   []*Hold   // under active.mu
+	holdMu  sync.Mutex
 	resolve backlog[*item]
 	reports reports
 
 	ctx     context.Context // ends with Run or Close
 	stop    context.CancelFunc
 	running bool // under active.mu
+
+	lastHold int64 // id; under active.mu
 
 	taskMu sync.Mutex
 	closed bool
@@ -60,6 +64,9 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 		active:  newActive(o),
 		scan:    scanState{wake: make(chan struct{}, 1)},
 		numbers: newNumbers(),
+	}
+	if err := q.loadHolds(ctx); err != nil {
+		return nil, fmt.Errorf("queue: %w", err)
 	}
 	q.rules.Store(o.rules())
 	q.reports.waiting = make(map[MessageID]*gathering)

@@ -79,6 +79,43 @@ func (s *adminService) Remove(c *rpc.Call[selectRequest], r *rpc.Reply[int]) err
 	})
 }
 
+type releaseRequest struct {
+	Kind  HoldKind
+	Value string
+}
+
+// Hold serves Admin.Hold.
+func (s *adminService) Hold(c *rpc.Call[Hold], r *rpc.Reply[Hold]) error {
+	return rpc.Do(c, r, func(ctx context.Context, h Hold) (Hold, error) { return s.admin.Hold(ctx, h) })
+}
+
+// Release serves Admin.Release.
+func (s *adminService) Release(c *rpc.Call[releaseRequest], r *rpc.Reply[int]) error {
+	return rpc.Do(c, r, func(ctx context.Context, req releaseRequest) (int, error) {
+		return s.admin.Release(ctx, req.Kind, req.Value)
+	})
+}
+
+// Holds serves Admin.Holds.
+func (s *adminService) Holds(c *rpc.Call[rpc.None], r *rpc.Reply[[]HeldCount]) error {
+	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) ([]HeldCount, error) { return s.admin.Holds(ctx) })
+}
+
+// Routes serves Admin.Routes.
+func (s *adminService) Routes(c *rpc.Call[rpc.None], r *rpc.Reply[[]Route]) error {
+	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) ([]Route, error) {
+		list, err := s.admin.Routes(ctx)
+		size := 0
+		for i := range list {
+			e := &list[i]
+			if size += 300 + len(e.Action) + len(e.Domain) + len(e.Servers) + len(e.LastError) + len(e.Paused); i > 0 && size > wireBytes {
+				return list[:i], err
+			}
+		}
+		return list, err
+	})
+}
+
 // Stats serves Admin.Stats.
 func (s *adminService) Stats(c *rpc.Call[rpc.None], r *rpc.Reply[Stats]) error {
 	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) (Stats, error) { return s.admin.Stats(ctx) })
@@ -104,6 +141,26 @@ func (a *remoteAdmin) Retry(ctx context.Context, id MessageID, n int) (int, erro
 // Remove implements Admin.
 func (a *remoteAdmin) Remove(ctx context.Context, id MessageID, n int) (int, error) {
 	return rpc.Invoke[selectRequest, int](ctx, a.caller, "QueueAdmin.Remove", selectRequest{id, n})
+}
+
+// Hold implements Admin.
+func (a *remoteAdmin) Hold(ctx context.Context, h Hold) (Hold, error) {
+	return rpc.Invoke[Hold, Hold](ctx, a.caller, "QueueAdmin.Hold", h)
+}
+
+// Release implements Admin.
+func (a *remoteAdmin) Release(ctx context.Context, kind HoldKind, value string) (int, error) {
+	return rpc.Invoke[releaseRequest, int](ctx, a.caller, "QueueAdmin.Release", releaseRequest{kind, value})
+}
+
+// Holds implements Admin.
+func (a *remoteAdmin) Holds(ctx context.Context) ([]HeldCount, error) {
+	return rpc.Invoke[rpc.None, []HeldCount](ctx, a.caller, "QueueAdmin.Holds", rpc.None{})
+}
+
+// Routes implements Admin.
+func (a *remoteAdmin) Routes(ctx context.Context) ([]Route, error) {
+	return rpc.Invoke[rpc.None, []Route](ctx, a.caller, "QueueAdmin.Routes", rpc.None{})
 }
 
 // Stats implements Admin.

@@ -284,6 +284,26 @@ func TestRemoteAdmin(t *testing.T) {
 	if s, err := admin.Stats(t.Context()); err != nil || s.Removed != 4000 || s.Messages != 0 {
 		t.Errorf("Stats: %+v, %v", s, err)
 	}
+	if h, err := admin.Hold(t.Context(), queue.Hold{Kind: queue.HoldRoute, Value: "y.example", Reason: "why"}); err != nil || h.ID == 0 || h.Reason != "why" {
+		t.Errorf("Hold: %+v, %v", h, err)
+	}
+	w, _, _ := r.remoteRelay(t)
+	r.enqueue(message("a@x.example", "b@z.example"), text)
+	j := takeOne(t, w)
+	if len(j.Paused) != 1 || j.Paused[0].Reason != "why" {
+		t.Errorf("paused: %+v", j.Paused)
+	}
+	done(t, w, j, queue.Result{Outcome: queue.Paused, Hold: j.Paused[0].ID, Servers: "mx:25", Source: "192.0.2.1", Window: 3})
+	eventually(t, "held", func() bool { return r.heldCount() == 1 })
+	if l, err := admin.Routes(t.Context()); err != nil || len(l) != 1 || l[0].Servers != "mx:25" || l[0].Source != "192.0.2.1" || l[0].Window != 3 {
+		t.Errorf("Routes: %+v, %v", l, err)
+	}
+	if l, err := admin.Holds(t.Context()); err != nil || len(l) != 1 || l[0].Held != 1 {
+		t.Errorf("Holds: %+v, %v", l, err)
+	}
+	if n, err := admin.Release(t.Context(), queue.HoldRoute, "y.example"); n != 1 || err != nil {
+		t.Errorf("Release: %d, %v", n, err)
+	}
 	if _, err := admin.Show(t.Context(), id, 1); !errors.Is(err, rpc.ErrNotFound) {
 		t.Errorf("Show of nothing: %v", err)
 	}

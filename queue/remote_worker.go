@@ -42,7 +42,7 @@ func (w *remoteWorker) Take(ctx context.Context, limit int) ([]Job, error) {
 			return nil, err
 		}
 		if w.seen = reply.Seq; len(reply.Jobs) > 0 {
-			return fromWireJobs(reply.Jobs), nil
+			return fromWireJobs(reply.Jobs, reply.Paused), nil
 		}
 	}
 }

@@ -282,7 +282,7 @@ func (q *Queue) follow(e *event) {
 		it.last = e.last
 	}
 	switch {
-	case it.dropped || e.update == nil || e.update.Held:
+	case it.dropped || e.update == nil || e.update.Hold != 0:
 		q.leave(it)
 	case e.note != nil:
 		it.note = e.note

@@ -24,11 +24,21 @@ func (q *Queue) route(it *item) {
 	case it.note != nil:
 		q.active.handed(it.msg)
 		q.tell(it)
+	case q.held(it):
 	case it.env.Relay:
 		q.active.ready(it, q.active.pool(poolKey{relay: true}))
 	default:
 		q.resolve.list = append(q.resolve.list, it)
 	}
+}
+
+// held keeps an item back if there is a hold about it. Needs active.mu.
+func (q *Queue) held(it *item) bool {
+	h := q.holdOf(&it.env, it.msg.Sender)
+	if h != nil {
+		q.suspend([]*item{it}, h)
+	}
+	return h != nil
 }
 
 // resolveSome looks up local deliveries as long as there are any.
@@ -89,6 +99,9 @@ func (q *Queue) handLocal(it *item, d *lookup.Delivery) {
 	p := q.active.pool(poolKey{uid: d.UID})
 	if it.dest.pool != nil && it.dest.pool != p && len(it.dest.ready) > 0 {
 		q.conclude([]*item{it}, Result{Outcome: Deferred, Enhanced: "4.3.0", Text: "the user's id has changed"})
+		return
+	}
+	if q.held(it) { // since it was asked for
 		return
 	}
 	p.gid = d.GID

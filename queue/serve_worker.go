@@ -66,6 +66,8 @@ type takeReply struct {
 	_    struct{} `cbor:",toarray"`
 	Seq  uint64
 	Jobs []wireJob
+
+	Paused []Hold
 }
 
 type bodyRequest struct {
@@ -98,7 +100,11 @@ func (s *workerService) Take(c *rpc.Call[takeRequest], r *rpc.Reply[takeReply]) 
 		if err != nil {
 			return takeReply{}, err
 		}
-		return takeReply{Seq: s.remember(jobs), Jobs: toWireJobs(jobs)}, nil
+		reply := takeReply{Seq: s.remember(jobs), Jobs: toWireJobs(jobs)}
+		if len(jobs) > 0 {
+			reply.Paused = jobs[len(jobs)-1].Paused
+		}
+		return reply, nil
 	})
 }
 

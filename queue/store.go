@@ -38,6 +38,13 @@ type Store interface {
 	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)
 	// List returns up to limit envelopes in order of id, after the given one.
 	List(ctx context.Context, after EnvelopeID, limit int) ([]Stored, error)
+	// Holds returns the holds in order of id.
+	Holds(ctx context.Context) ([]Hold, error)
+	// Held counts envelopes by the hold that keeps them back.
+	Held(ctx context.Context) (map[int64]int64, error)
+	// Backlog counts the relayed envelopes of up to limit destinations, those
+	// with most of them first.
+	Backlog(ctx context.Context, limit int) ([]Backlog, error)
 	// Count counts what is stored.
 	Count(ctx context.Context) (messages, envelopes int64, err error)
 	// Depth counts the envelopes that are not claimed by age: those that came since
@@ -61,8 +68,11 @@ type Change struct {
 	Due    []EnvelopeID // made due at DueAt, and no longer held
 	DueAt  time.Time
 
+	Hold    []Hold  // added, or given another reason
+	Release []int64 // holds that end: what they held is due at DueAt
+
 	// Set by Apply.
-	Affected int // envelopes removed or made due
+	Affected int // envelopes removed, released or made due
 	Messages int // messages removed
 }
 
@@ -90,7 +100,7 @@ type Update struct {
 	Next      time.Time
 	LastError string
 	Warned    int
-	Held      bool
+	Hold      int64 // 0, 1 for a damaged body, or the id of a hold; of one that is gone it is 0
 	Notice    string
 }
 
@@ -108,6 +118,16 @@ type Body interface {
 	io.ReaderAt
 	io.Closer
 	Size() int64
+}
+
+// Backlog is what is stored of one destination.
+type Backlog struct {
+	Destination string
+	Action      string
+	Waiting     int64 // envelopes, those that are held included
+	Held        int64
+	Next        time.Time // the earliest attempt
+	LastError   string    // of one of them
 }
 
 // DueQuery asks for envelopes that are due.
@@ -133,6 +153,7 @@ type Stored struct {
 	Message     *Message
 	Destination string
 	Warned      int
+	Hold        int64 // see Update
 	Notice      string
 }
 

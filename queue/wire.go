@@ -149,12 +149,12 @@ func toWireJobs(jobs []Job) []wireJob {
 	return wire
 }
 
-func fromWireJobs(wire []wireJob) []Job {
+func fromWireJobs(wire []wireJob, paused []Hold) []Job {
 	jobs := make([]Job, len(wire))
 	for i, w := range wire {
 		jobs[i] = Job{
 			Message: w.Message.message(), Body: w.Body,
-			Envelopes: fromWireEnvelopes(w.Envelopes), Domain: w.Domain, Delivery: w.Delivery,
+			Envelopes: fromWireEnvelopes(w.Envelopes), Domain: w.Domain, Delivery: w.Delivery, Paused: paused,
 		}
 		switch {
 		case !w.Inline:
@@ -181,6 +181,9 @@ type wireResult struct {
 	By        string
 	Had       string
 	Window    int
+	Hold      int64
+	Servers   string
+	Source    string
 }
 
 func toWireResults(list []Result) []wireResult {
@@ -189,6 +192,7 @@ func toWireResults(list []Result) []wireResult {
 		wire[i] = wireResult{
 			Message: int64(r.ID.Message), N: r.ID.N, Outcome: r.Outcome, Code: r.Code, Enhanced: r.Enhanced,
 			Text: cut(r.Text), Remote: cut(r.Remote), Relayed: r.Relayed, NotBefore: toMillis(r.NotBefore), Window: r.Window,
+			Hold: r.Hold, Servers: cut(r.Servers), Source: cut(r.Source),
 			Wanted: cut(r.Security.Wanted), By: cut(r.Security.By), Had: cut(r.Security.Had),
 		}
 	}
@@ -199,6 +203,7 @@ func (w *wireResult) result() Result {
 	return Result{
 		ID: EnvelopeID{MessageID(w.Message), w.N}, Outcome: w.Outcome, Code: w.Code, Enhanced: w.Enhanced,
 		Text: w.Text, Remote: w.Remote, Relayed: w.Relayed, NotBefore: fromMillis(w.NotBefore), Window: w.Window,
+		Hold: w.Hold, Servers: cut(w.Servers), Source: cut(w.Source),
 		Security: Security{Wanted: w.Wanted, By: w.By, Had: w.Had},
 	}
 }

@@ -166,6 +166,9 @@ func (w *poolWorker) jobs(batches [][]*item) []Job {
 		a.mu.Lock()
 		job.Body = batch[0].msg.body
 		job.Delivery = batch[0].delivery
+		if batch[0].env.Relay {
+			job.Paused = w.queue.paused()
+		}
 		for i, it := range batch {
 			job.Envelopes[i] = it.env
 			a.handed(it.msg)

@@ -154,6 +154,7 @@ func (s *server) keepWaiting(p *posttest.Server, waits []toPostfix, arrived int)
 			t.Errorf("the message to %s does not wait in the queue:\n%s", c.domain, out)
 		}
 	}
+	s.pauseAndHold(waits[0].domain)
 	all := fmt.Sprintf("%d envelopes ", len(waits))
 	if out := tabard(t, "queue", "retry", "all", "-c", s.config); out != all+"made due\n" {
 		t.Errorf("queue retry all: %s", out)
@@ -163,6 +164,31 @@ func (s *server) keepWaiting(p *posttest.Server, waits []toPostfix, arrived int)
 	}
 	if out := tabard(t, "queue", "ls", "--json", "-c", s.config); out != "[]\n" {
 		t.Errorf("the queue is not empty: %s", out)
+	}
+}
+
+// pauseAndHold steers mail that waits for a domain from the command line.
+func (s *server) pauseAndHold(domain string) {
+	s.t.Helper()
+	for _, step := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"route", "ls"}, []string{"DESTINATION", domain, " 1 "}},
+		{[]string{"route", "pause", domain, "--reason", "ticket 4711"}, []string{"route " + domain + " paused: ticket 4711"}},
+		{[]string{"route", "ls", "--json"}, []string{`"state": "paused"`, `"waiting": 1`, `"servers": "127.0.0.1:`}},
+		{[]string{"queue", "ls"}, []string{"held", "ticket 4711"}},
+		{[]string{"route", "resume", domain}, []string{"route " + domain + ": "}},
+		{[]string{"queue", "hold", "--destination", domain}, []string{"destination " + domain + " held"}},
+		{[]string{"queue", "hold"}, []string{"destination", domain}},
+		{[]string{"queue", "release", "--destination", domain}, []string{"envelopes due"}},
+	} {
+		out := tabard(s.t, append(step.args, "-c", s.config)...)
+		for _, want := range step.want {
+			if !strings.Contains(out, want) {
+				s.t.Errorf("%q prints no %q:\n%s", step.args, want, out)
+			}
+		}
 	}
 }
 

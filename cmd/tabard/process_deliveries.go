@@ -8,6 +8,7 @@ import (
 	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/lookup"
+	"tabard/mta"
 	"tabard/queue"
 )
 
@@ -34,7 +35,10 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 		return err
 	}
 	c.OnEdge(func(e privsep.Endpoint) {
-		if !setLinks(e, map[string]*rpc.Link{edgeOutbound: toLookup, edgeRelay: toQueue}) {
+		switch {
+		case e.Name == edgeControl:
+			serve(context.WithoutCancel(ctx), log, e, func(s *rpc.Server) (func(), error) { return nothing, mta.RegisterRoutes(s, m) })
+		case !setLinks(e, map[string]*rpc.Link{edgeOutbound: toLookup, edgeRelay: toQueue}):
 			serveCounts(context.WithoutCancel(ctx), log, e, m.Counts)
 		}
 	})

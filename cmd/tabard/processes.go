@@ -32,7 +32,7 @@ const (
 	edgeSubmit   = "submit"   // smtpd hands messages to queue
 	edgeRelay    = "relay"    // mta takes work from queue
 	edgeDeliver  = "deliver"  // a deliver process takes work from queue
-	edgeControl  = "control"  // the command line asks queue
+	edgeControl  = "control"  // the command line asks lookup, queue and mta
 	edgeMetrics  = "metrics"  // metrics asks everybody for numbers
 )
 

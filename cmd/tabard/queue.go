@@ -26,7 +26,7 @@ func (g *globals) dialControl() (*control.Client, error) {
 
 func newQueue(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the mail that waits", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(),
+	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueHold(), g.queueRelease(),
 		g.queueEdit("retry", "Try envelopes now", "made due", queue.Admin.Retry),
 		g.queueEdit("rm", "Remove envelopes without a bounce", "removed", func(q queue.Admin, ctx context.Context, id queue.MessageID, n int) (int, error) {
 			if id == 0 {
@@ -115,12 +115,18 @@ func queueRow(l queue.Listed, now time.Time) []string {
 	switch {
 	case l.InFlight:
 		next = "in flight"
+	case e.Held:
+		next = "held"
 	case e.Next.After(now):
 		next = e.Next.Sub(now).Round(time.Second).String()
 	}
+	last := dash(e.LastError)
+	if e.Held {
+		last = e.HeldFor
+	}
 	return []string{
 		e.ID.String(), now.Sub(e.Created).Round(time.Second).String(), strconv.FormatInt(l.Size, 10), "<" + l.Sender + ">", "<" + e.Address + ">",
-		dash(e.Action), strconv.Itoa(e.Attempts), next, address.OneLine(dash(e.LastError), 200),
+		dash(e.Action), strconv.Itoa(e.Attempts), next, address.OneLine(last, 200),
 	}
 }
 
@@ -157,8 +163,8 @@ func (g *globals) printShown(cmd *cobra.Command, s queue.Shown) error {
 	_, _ = fmt.Fprintf(out, "message: %s\nfrom: <%s>\nsize: %d\nreceived: %s\nclient: %s [%s] user=%s session=%s\n",
 		m.ID, m.Sender, m.Size, m.Created.Format(time.RFC3339), dash(m.Helo), dash(m.Remote), dash(m.User), dash(m.Session))
 	for _, e := range s.Envelopes {
-		_, _ = fmt.Fprintf(out, "envelope: %s to=<%s> rcpt=<%s> action=%s tries=%d next=%s expires=%s error=%s\n", e.ID, e.Address, e.Recipient,
-			dash(e.Action), e.Attempts, e.Next.Format(time.RFC3339), e.Expires.Format(time.RFC3339), address.OneLine(dash(e.LastError), 500))
+		_, _ = fmt.Fprintf(out, "envelope: %s to=<%s> rcpt=<%s> action=%s tries=%d next=%s expires=%s held=%s error=%s\n", e.ID, e.Address, e.Recipient,
+			dash(e.Action), e.Attempts, e.Next.Format(time.RFC3339), e.Expires.Format(time.RFC3339), dash(address.OneLine(e.HeldFor, 300)), address.OneLine(dash(e.LastError), 500))
 	}
 	_, err := fmt.Fprintf(out, "\n%s", s.Body)
 	if s.Truncated {

@@ -18,6 +18,7 @@ type writer struct {
 	message, envelope             *sql.Stmt
 	removeEnvelope, removeMessage *sql.Stmt
 	removeFiled, update, due      *sql.Stmt
+	hold, free, endHold           *sql.Stmt
 }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
@@ -40,7 +41,10 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.removeEnvelope, "DELETE FROM envelopes WHERE message = ? AND n = ?"},
 		{&w.removeMessage, "DELETE FROM messages WHERE id = ? AND file IS NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id)"},
 		{&w.removeFiled, "DELETE FROM messages WHERE id = ? AND file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
-		{&w.update, "UPDATE envelopes SET attempts = ?, next = ?, last_error = ?, warned = ?, held = ?, notice = ?, lease = NULL WHERE message = ? AND n = ?"},
+		{&w.update, "UPDATE envelopes SET attempts = ?1, next = ?2, last_error = ?3, warned = ?4, held = CASE WHEN ?5 < 2 OR EXISTS (SELECT 1 FROM holds WHERE id = ?5) THEN ?5 ELSE 0 END, notice = ?6, lease = NULL WHERE message = ?7 AND n = ?8"},
+		{&w.hold, `INSERT INTO holds (id, kind, value, reason, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, value) DO UPDATE SET reason = excluded.reason`},
+		{&w.free, "UPDATE envelopes SET held = 0, next = ? WHERE held = ?"},
+		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
 		{&w.due, "UPDATE envelopes SET next = ?, held = 0 WHERE message = ? AND n = ?"},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
@@ -105,7 +109,7 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 		}
 	}
 	for _, u := range c.Update {
-		if _, err := w.update.ExecContext(ctx, u.Attempts, u.Next.UnixMilli(), u.LastError, u.Warned, u.Held, u.Notice, int64(u.ID.Message), u.ID.N); err != nil {
+		if _, err := w.update.ExecContext(ctx, u.Attempts, u.Next.UnixMilli(), u.LastError, u.Warned, u.Hold, u.Notice, int64(u.ID.Message), u.ID.N); err != nil {
 			return nil, err
 		}
 	}
@@ -114,7 +118,28 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 			return nil, err
 		}
 	}
+	if err := w.holds(ctx, c); err != nil {
+		return nil, err
+	}
 	return w.remove(ctx, c)
+}
+
+// holds begins and ends holds.
+func (w *writer) holds(ctx context.Context, c *queue.Change) error {
+	for _, h := range c.Hold {
+		if _, err := w.hold.ExecContext(ctx, h.ID, string(h.Kind), h.Value, h.Reason, h.Created.UnixMilli()); err != nil {
+			return err
+		}
+	}
+	for _, id := range c.Release {
+		if err := affected(c)(w.free.ExecContext(ctx, c.DueAt.UnixMilli(), id)); err != nil {
+			return err
+		}
+		if _, err := w.endHold.ExecContext(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // affected counts the rows of a statement for a change.

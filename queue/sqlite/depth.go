@@ -14,7 +14,7 @@ import (
 const (
 	dueDepth      = " FROM envelopes INDEXED BY envelopes_due WHERE " + waiting + " AND next <= ?"
 	deferredDepth = " FROM envelopes INDEXED BY envelopes_due WHERE " + waiting + " AND next > ?"
-	heldDepth     = " FROM envelopes INDEXED BY envelopes_held WHERE held = 1"
+	heldDepth     = " FROM envelopes INDEXED BY envelopes_held WHERE held > 0"
 )
 
 // Depth implements queue.Store.

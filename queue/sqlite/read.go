@@ -29,6 +29,7 @@ const (
 // reader is the statements that read.
 type reader struct {
 	due, dueAt, next, of, list, count, bodyOf, fileOf *sql.Stmt
+	holds, held, backlog                              *sql.Stmt
 }
 
 func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
@@ -44,6 +45,11 @@ func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 		{&r.list, "SELECT " + columns + from + "WHERE (e.message, e.n) > (?, ?) ORDER BY e.message, e.n LIMIT ?"},
 		{&r.count, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM envelopes)"},
 		{&r.bodyOf, "SELECT size, checksum, file, body FROM messages WHERE id = ?"},
+		{&r.holds, "SELECT id, kind, value, reason, created FROM holds ORDER BY id"},
+		{&r.held, "SELECT held, count(*) FROM envelopes WHERE held > 0 GROUP BY held"},
+		// last_error is that of the row with the least next.
+		{&r.backlog, `SELECT destination, action, count(*), sum(held > 0), min(next), last_error FROM envelopes
+			WHERE relay = 1 GROUP BY destination, action ORDER BY count(*) DESC LIMIT ?`},
 		{&r.fileOf, "SELECT count(*) FROM messages WHERE id = ? AND file IS NOT NULL"},
 	} {
 		var err error
@@ -56,7 +62,7 @@ func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 
 func (r *reader) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.list, r.count, r.bodyOf, r.fileOf} {
+	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.list, r.count, r.bodyOf, r.fileOf, r.holds, r.held, r.backlog} {
 		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
@@ -133,7 +139,7 @@ func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.St
 	var created, expires, next, born int64
 	var tls int
 	err := rows.Scan(&s.ID.Message, &s.ID.N, &s.Address, &s.Recipient, &s.ORCPT, &s.Notify, &s.Action, &s.Relay, &s.User, &s.Destination,
-		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Held, &s.LastError, &s.Notice, &tls,
+		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Hold, &s.LastError, &s.Notice, &tls,
 		&m.Sender, &m.Size, &m.EightBit, &m.UTF8, &m.Ret, &m.EnvID, &m.Session, &m.User, &m.Helo, &m.Remote, &born)
 	if err != nil {
 		return s, err

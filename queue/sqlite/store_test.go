@@ -116,7 +116,7 @@ func TestClaims(t *testing.T) {
 	}
 	id := func(n int) queue.EnvelopeID { return queue.EnvelopeID{Message: 1, N: n} }
 	apply(t, s, &queue.Change{Update: []queue.Update{
-		{ID: id(0), Attempts: 2, Next: epoch, LastError: "e", Warned: 1, Notice: "n"}, {ID: id(1), Next: epoch, Held: true},
+		{ID: id(0), Attempts: 2, Next: epoch, LastError: "e", Warned: 1, Notice: "n"}, {ID: id(1), Next: epoch, Hold: 1},
 	}})
 	if got := due(t, s, queue.DueQuery{}); got != "1.0" {
 		t.Errorf("due: %s", got)
@@ -128,7 +128,7 @@ func TestClaims(t *testing.T) {
 	if r := rows[0]; r.Attempts != 2 || r.LastError != "e" || r.Warned != 1 || r.Notice != "n" || !r.Next.Equal(epoch) || r.Message != rows[2].Message {
 		t.Errorf("row: %+v", r)
 	}
-	if !rows[1].Held {
+	if rows[1].Hold != 1 {
 		t.Error("not held")
 	}
 	free := &queue.Change{Due: []queue.EnvelopeID{id(1), {Message: 9}}, DueAt: epoch}
@@ -170,7 +170,7 @@ func TestScansUseTheIndices(t *testing.T) {
 		dueAtQuery:                   "SEARCH e USING INDEX envelopes_destination (destination=? AND (next,message,n)>(?,?,?) AND next<?)",
 		depthQuery(dueDepth, 2):      "SEARCH envelopes USING COVERING INDEX envelopes_due (next<?)",
 		depthQuery(deferredDepth, 2): "SEARCH envelopes USING COVERING INDEX envelopes_due (next>?)",
-		depthQuery(heldDepth, 2):     "SCAN envelopes USING COVERING INDEX envelopes_held",
+		depthQuery(heldDepth, 2):     "SEARCH envelopes USING COVERING INDEX envelopes_held (held>?)",
 		nextQuery:                    "SEARCH envelopes USING COVERING INDEX envelopes_due (next>?)",
 	} {
 		got := plan(query)

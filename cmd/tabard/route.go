@@ -1,0 +1,300 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"tabard/internal/address"
+	"tabard/internal/rpc"
+	"tabard/mta"
+	"tabard/queue"
+)
+
+func newRoute(g *globals) *cobra.Command {
+	cmd := &cobra.Command{Use: "route", Short: "See and pause the ways that mail takes out", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(g.routeList(), g.routePause(), g.routeResume())
+	return cmd
+}
+
+// routeState is one line of `tabard route ls`.
+type routeState struct {
+	Action    string     `json:"action"`
+	Domain    string     `json:"domain,omitempty"` // empty: all
+	Servers   string     `json:"servers,omitempty"`
+	Source    string     `json:"source,omitempty"`
+	Sessions  int        `json:"sessions"`
+	InFlight  int        `json:"in_flight"`
+	Limit     int        `json:"limit,omitempty"` // 0: not known
+	Waiting   int64      `json:"waiting"`
+	Held      int64      `json:"held"`
+	State     string     `json:"state"` // ok, backing off or paused
+	Until     *time.Time `json:"until,omitempty"`
+	Paused    string     `json:"paused,omitempty"` // why
+	LastError string     `json:"last_error,omitempty"`
+}
+
+func newRouteState(r queue.Route, lanes map[string]mta.Lane) routeState {
+	lane := lanes[r.Servers]
+	s := routeState{
+		Action: r.Action, Domain: r.Domain, Servers: r.Servers, Source: r.Source, Sessions: lane.Sessions, InFlight: r.InFlight,
+		Limit: lane.Limit, Waiting: r.Waiting, Held: r.Held, State: "ok", Paused: r.Paused, LastError: r.LastError,
+	}
+	switch {
+	case r.Paused != "":
+		s.State = "paused"
+	case !r.Until.IsZero():
+		s.State, s.Until = "backing off", &r.Until
+	}
+	return s
+}
+
+func (s routeState) row(now time.Time) []string {
+	state := s.State
+	if s.Until != nil {
+		state += " for " + s.Until.Sub(now).Round(time.Second).String()
+	}
+	why := s.Paused
+	if why == "" {
+		why = s.LastError
+	}
+	limit := "-"
+	if s.Limit > 0 {
+		limit = strconv.Itoa(s.Limit)
+	}
+	domain := s.Domain
+	if domain == "" {
+		domain = "(all)"
+	}
+	return []string{
+		domain, dash(s.Action), dash(strings.ReplaceAll(s.Servers, " ", ",")), dash(s.Source), strconv.Itoa(s.Sessions), limit,
+		strconv.FormatInt(s.Waiting, 10), state, address.OneLine(dash(why), 200),
+	}
+}
+
+func (g *globals) routeList() *cobra.Command {
+	return &cobra.Command{
+		Use:   "ls",
+		Short: "List where mail waits to go, or lately went",
+		Long: `Ls prints a line for each destination of relayed mail: the action and the servers that
+its mail goes to, the address that it is sent from if one is set, the sessions that are
+open to these servers and how many messages they may have at once at the moment, the
+envelopes that wait, and how the route does: ok; backing off, until one message tries it
+again; or paused. The last error stands behind. Destinations with the same servers share
+sessions and limit. Servers are known once something went there since the start.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var routes []queue.Route
+			err := g.withQueue(func(ctx context.Context, q queue.Admin) (err error) {
+				routes, err = q.Routes(ctx)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+			lanes, err := g.lanes()
+			if err != nil { // that mta is away is no reason to hide the rest
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "sessions and limits cannot be said: %v\n", err)
+			}
+			all := make([]routeState, len(routes))
+			rows := make([][]string, len(routes))
+			for i, r := range routes {
+				all[i] = newRouteState(r, lanes)
+				rows[i] = all[i].row(time.Now())
+			}
+			return g.printList(cmd, all, []string{"DESTINATION", "ACTION", "SERVERS", "SOURCE", "SESSIONS", "LIMIT", "WAITING", "STATE", "LAST ERROR"}, rows)
+		},
+	}
+}
+
+// lanes asks mta how the servers do.
+func (g *globals) lanes() (map[string]mta.Lane, error) {
+	c, err := g.dialControl()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), statusTimeout)
+	defer cancel()
+	conn, err := c.Connect(ctx, procMTA)
+	if err != nil {
+		return nil, err
+	}
+	client := rpc.NewClient(conn)
+	defer func() { _ = client.Close() }()
+	list, err := mta.NewRoutes(client).Lanes(ctx)
+	lanes := make(map[string]mta.Lane, len(list))
+	for _, l := range list {
+		lanes[l.Servers] = l
+	}
+	return lanes, err
+}
+
+const pausing = `ROUTE is a destination's domain, or a server: its name as mail is sent there (that of an
+MX host, or of a relay URL), with :PORT or without. Of several servers for the same mail,
+those that are not paused are used.`
+
+func (g *globals) routePause() *cobra.Command {
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "pause ROUTE...",
+		Short: "Send nothing to a destination or over a server until it is resumed",
+		Long: pausing + `
+
+The queue keeps back what would go there, also over restarts, and says why in its lists.
+Mail that is kept back does not expire. What is being sent is not called back.`,
+		Args: cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
+				for _, route := range args {
+					h, err := q.Hold(ctx, queue.Hold{Kind: queue.HoldRoute, Value: route, Reason: reason})
+					if err != nil {
+						return holdError(err)
+					}
+					_, _ = fmt.Fprintln(cmd.OutOrStdout(), h.String())
+				}
+				return nil
+			})
+		},
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "`text` for whoever wonders")
+	return cmd
+}
+
+func (g *globals) routeResume() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume ROUTE...",
+		Short: "Send again what a pause kept back",
+		Long:  pausing + " What was paused by one name is resumed by the same.",
+		Args:  cobra.MinimumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
+				for _, route := range args {
+					if err := release(ctx, cmd, q, queue.HoldRoute, route); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		},
+	}
+}
+
+// release ends one hold and says what that did.
+func release(ctx context.Context, cmd *cobra.Command, q queue.Admin, kind queue.HoldKind, value string) error {
+	n, err := q.Release(ctx, kind, value)
+	if errors.Is(err, rpc.ErrNotFound) {
+		return exitf(exDataErr, "%s %s is not held", kind, value)
+	}
+	if err != nil {
+		return holdError(err)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %s: %d envelopes due\n", kind, value, n)
+	return err
+}
+
+// holdError tells a wrong word from a server that is away.
+func holdError(err error) error {
+	if errors.Is(err, rpc.ErrInvalid) {
+		return withCode(exUsage, err)
+	}
+	return err
+}
+
+// holdFlags are the ways to say what is held.
+type holdFlags struct{ destination, sender, rule []string }
+
+func (f *holdFlags) add(cmd *cobra.Command) {
+	flags := cmd.Flags()
+	flags.StringArrayVar(&f.destination, "destination", nil, "mail to a `domain`")
+	flags.StringArrayVar(&f.sender, "sender", nil, "mail from an `address` or a domain; \"<>\" for bounces")
+	flags.StringArrayVar(&f.rule, "rule", nil, "mail of an `action`")
+}
+
+func (f *holdFlags) none() bool { return len(f.destination)+len(f.sender)+len(f.rule) == 0 }
+
+// each calls f for everything that was named.
+func (f *holdFlags) each(do func(queue.HoldKind, string) error) error {
+	n := 0
+	for _, k := range []struct {
+		kind   queue.HoldKind
+		values []string
+	}{{queue.HoldDestination, f.destination}, {queue.HoldSender, f.sender}, {queue.HoldRule, f.rule}} {
+		for _, v := range k.values {
+			if err := do(k.kind, v); err != nil {
+				return err
+			}
+			n++
+		}
+	}
+	if n == 0 {
+		return exitf(exUsage, "say what: --destination, --sender or --rule")
+	}
+	return nil
+}
+
+func (g *globals) queueHold() *cobra.Command {
+	var what holdFlags
+	var reason string
+	cmd := &cobra.Command{
+		Use:   "hold",
+		Short: "Keep mail back until it is released, or list what is held",
+		Long: `Hold keeps back the mail that the flags name, what is there and what comes, also over
+restarts; lists say why. What is held does not expire. Without a flag it lists the holds,
+and how many envelopes came due and are kept back by each.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
+				if what.none() {
+					if reason != "" {
+						return exitf(exUsage, "say what: --destination, --sender or --rule")
+					}
+					return g.printHolds(ctx, cmd, q)
+				}
+				return what.each(func(kind queue.HoldKind, value string) error {
+					h, err := q.Hold(ctx, queue.Hold{Kind: kind, Value: value, Reason: reason})
+					if err != nil {
+						return holdError(err)
+					}
+					_, err = fmt.Fprintln(cmd.OutOrStdout(), h.String())
+					return err
+				})
+			})
+		},
+	}
+	what.add(cmd)
+	cmd.Flags().StringVar(&reason, "reason", "", "`text` for whoever wonders")
+	return cmd
+}
+
+func (g *globals) printHolds(ctx context.Context, cmd *cobra.Command, q queue.Admin) error {
+	list, err := q.Holds(ctx)
+	if err != nil {
+		return err
+	}
+	rows := make([][]string, len(list))
+	for i, h := range list {
+		rows[i] = []string{string(h.Kind), h.Value, h.Created.Format(time.RFC3339), strconv.FormatInt(h.Held, 10), dash(h.Reason)}
+	}
+	return g.printList(cmd, list, []string{"KIND", "VALUE", "SINCE", "HELD", "REASON"}, rows)
+}
+
+func (g *globals) queueRelease() *cobra.Command {
+	var what holdFlags
+	cmd := &cobra.Command{
+		Use:   "release",
+		Short: "End holds; what they kept back is due at once",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
+				return what.each(func(kind queue.HoldKind, value string) error { return release(ctx, cmd, q, kind, value) })
+			})
+		},
+	}
+	what.add(cmd)
+	return cmd
+}

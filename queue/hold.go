@@ -1,0 +1,309 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"tabard/internal/address"
+	"tabard/internal/rpc"
+)
+
+// HoldKind is what a hold is about.
+type HoldKind string
+
+// The kinds of holds.
+const (
+	HoldDestination HoldKind = "destination" // mail to a domain
+	HoldSender      HoldKind = "sender"      // mail from an address, a domain, or "<>"
+	HoldRule        HoldKind = "rule"        // mail of an action
+	HoldRoute       HoldKind = "route"       // relayed mail for a domain, or over a server
+)
+
+// Hold keeps mail from being delivered, also such as comes later, until it is
+// released. Mail that is held does not expire.
+type Hold struct {
+	ID      int64 // chosen by the queue
+	Kind    HoldKind
+	Value   string // lower case; a domain in A-labels
+	Reason  string // one line, may be empty
+	Created time.Time
+}
+
+// HeldCount is a hold and how many envelopes came due and are kept back by it.
+type HeldCount struct {
+	Hold
+	Held int64
+}
+
+const (
+	damaged     = 1 // what Update.Hold is for mail with a damaged body
+	firstHold   = 2
+	maxHolds    = 1000
+	maxReason   = 200
+	suspendWait = 2 * time.Second // after the store failed
+)
+
+// String says why mail is held.
+func (h *Hold) String() string {
+	text := string(h.Kind) + " " + h.Value
+	if h.Kind == HoldRoute {
+		text += " paused"
+	} else {
+		text += " held"
+	}
+	if h.Reason != "" {
+		text += ": " + h.Reason
+	}
+	return text
+}
+
+// normal checks a hold that somebody asks for, and brings it into the one form
+// that is stored.
+func (h Hold) normal() (Hold, error) {
+	value := strings.ToLower(strings.TrimSpace(h.Value))
+	switch h.Kind {
+	case HoldDestination, HoldRoute:
+		if ascii, err := address.ToASCII(value); err == nil {
+			value = ascii
+		}
+		value = strings.TrimSuffix(value, ".")
+	case HoldSender:
+		if _, domain, ok := strings.Cut(value, "@"); ok && strings.HasPrefix(value, "@") {
+			value = domain
+		}
+	case HoldRule:
+		value = strings.TrimSpace(h.Value)
+	default:
+		return h, fmt.Errorf("%w: hold of kind %.20q", rpc.ErrInvalid, h.Kind)
+	}
+	if value == "" || len(value) > maxText || !oneLine(value) {
+		return h, fmt.Errorf("%w: hold of %s %.60q", rpc.ErrInvalid, h.Kind, h.Value)
+	}
+	h.Value, h.Reason = value, address.OneLine(h.Reason, maxReason)
+	return h, nil
+}
+
+// holds reports whether h is about an envelope. That a route leads over a server
+// which is paused is for the relay worker to say.
+func (h *Hold) holds(e *Envelope, sender string) bool {
+	switch h.Kind {
+	case HoldDestination:
+		return domainOf(e.Address) == h.Value
+	case HoldRoute:
+		return e.Relay && domainOf(e.Address) == h.Value
+	case HoldRule:
+		return e.Action == h.Value
+	}
+	if sender == "" {
+		return h.Value == "<>"
+	}
+	return strings.EqualFold(sender, h.Value) || !strings.Contains(h.Value, "@") && domainOf(sender) == h.Value
+}
+
+// holdOf returns the first hold about an envelope, or nil. Needs active.mu.
+func (q *Queue) holdOf(e *Envelope, sender string) *Hold {
+	for _, h := range q.holds {
+		if h.holds(e, sender) {
+			return h
+		}
+	}
+	return nil
+}
+
+// paused returns the holds of routes, for workers. Needs active.mu.
+func (q *Queue) paused() []Hold {
+	var list []Hold
+	for _, h := range q.holds {
+		if h.Kind == HoldRoute {
+			list = append(list, *h)
+		}
+	}
+	return list
+}
+
+// Hold implements Admin.
+func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
+	h, err := want.normal()
+	if err != nil {
+		return h, err
+	}
+	q.holdMu.Lock()
+	defer q.holdMu.Unlock()
+	h.Created = time.Now().Truncate(time.Millisecond)
+	a := q.active
+	a.mu.Lock()
+	h.ID = max(q.lastHold+1, firstHold)
+	if i := q.findHold(h.Kind, h.Value); i >= 0 {
+		h.ID, h.Created = q.holds[i].ID, q.holds[i].Created
+	} else if len(q.holds) >= maxHolds {
+		err = fmt.Errorf("%w: there are %d holds already", rpc.ErrInvalid, maxHolds)
+	}
+	a.mu.Unlock()
+	if err == nil {
+		err = q.commits.do(ctx, &Change{Hold: []Hold{h}})
+	}
+	if err != nil {
+		return Hold{}, err
+	}
+	a.mu.Lock()
+	if i := q.findHold(h.Kind, h.Value); i >= 0 {
+		q.holds[i] = &h
+	} else {
+		q.holds = append(q.holds, &h)
+	}
+	q.lastHold = max(q.lastHold, h.ID)
+	q.sweep(&h)
+	a.mu.Unlock()
+	q.log.Info("queue hold", "kind", string(h.Kind), "value", h.Value, "reason", h.Reason)
+	return h, nil
+}
+
+// findHold returns the place of a hold in the list, or -1. Needs active.mu.
+func (q *Queue) findHold(kind HoldKind, value string) int {
+	return slices.IndexFunc(q.holds, func(h *Hold) bool { return h.Kind == kind && h.Value == value })
+}
+
+// sweep takes what waits in memory and is held from now on. Needs active.mu.
+func (q *Queue) sweep(h *Hold) {
+	var held []*item
+	for _, d := range q.active.destinations {
+		d.ready = slices.DeleteFunc(d.ready, func(it *item) bool {
+			if it.dropped || !h.holds(&it.env, it.msg.Sender) {
+				return false
+			}
+			held = append(held, it)
+			return true
+		})
+	}
+	q.suspend(held, h)
+}
+
+// suspend keeps items back that no worker has. It is no attempt. Needs active.mu.
+func (q *Queue) suspend(items []*item, h *Hold) {
+	if len(items) == 0 {
+		return
+	}
+	change := &Change{}
+	for _, it := range items {
+		q.active.handed(it.msg)
+		change.Update = append(change.Update, Update{
+			ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next,
+			LastError: it.env.LastError, Warned: it.warned, Notice: it.last.encode(), Hold: h.ID,
+		})
+	}
+	q.goWhile(func() {
+		for {
+			err := q.commits.do(context.WithoutCancel(q.ctx), change)
+			if err == nil {
+				break
+			}
+			q.log.Error("queue hold not stored", "error", err)
+			if !sleep(q.ctx, suspendWait) {
+				return // found again at the next start
+			}
+		}
+		q.active.mu.Lock()
+		for _, it := range items {
+			q.leave(it)
+			q.stored(it.env.Next) // in case it was released meanwhile
+		}
+		q.active.mu.Unlock()
+		q.kick()
+	})
+}
+
+// Release implements Admin. What was kept back is due at once.
+func (q *Queue) Release(ctx context.Context, kind HoldKind, value string) (int, error) {
+	want, err := Hold{Kind: kind, Value: value}.normal()
+	if err != nil {
+		return 0, err
+	}
+	q.holdMu.Lock()
+	defer q.holdMu.Unlock()
+	a := q.active
+	a.mu.Lock()
+	i := q.findHold(want.Kind, want.Value)
+	if i < 0 {
+		a.mu.Unlock()
+		return 0, fmt.Errorf("hold of %s %s: %w", want.Kind, want.Value, rpc.ErrNotFound)
+	}
+	h := q.holds[i]
+	q.holds = slices.Delete(q.holds, i, i+1) // before its row goes: nothing is held by it any more
+	a.mu.Unlock()
+	change := &Change{Release: []int64{h.ID}, DueAt: time.Now()}
+	if err := q.commits.do(ctx, change); err != nil {
+		a.mu.Lock()
+		q.holds = append(q.holds, h)
+		a.mu.Unlock()
+		return 0, err
+	}
+	a.mu.Lock()
+	q.stored(change.DueAt)
+	a.mu.Unlock()
+	q.log.Info("queue release", "kind", string(h.Kind), "value", h.Value, "envelopes", change.Affected)
+	return change.Affected, nil
+}
+
+// Holds implements Admin.
+func (q *Queue) Holds(ctx context.Context) ([]HeldCount, error) {
+	counts, err := q.store.Held(ctx)
+	if err != nil {
+		return nil, err
+	}
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	list := make([]HeldCount, len(q.holds))
+	for i, h := range q.holds {
+		list[i] = HeldCount{Hold: *h, Held: counts[h.ID]}
+	}
+	return list, nil
+}
+
+// why says in an envelope what holds it. Needs active.mu.
+func (q *Queue) why(r *Stored) Envelope {
+	e := r.Envelope
+	if r.Hold == damaged {
+		e.Held, e.HeldFor = true, "its body is damaged"
+		return e
+	}
+	if note, _ := parseNotice(r.Notice); note != nil {
+		return e // what is left is the report
+	}
+	h := q.holdOf(&e, r.Message.Sender)
+	if i := slices.IndexFunc(q.holds, func(h *Hold) bool { return h.ID == r.Hold }); i >= 0 {
+		h = q.holds[i]
+	}
+	if h != nil {
+		e.Held, e.HeldFor = true, h.String()
+	}
+	return e
+}
+
+// loadHolds reads what was held before this start.
+func (q *Queue) loadHolds(ctx context.Context) error {
+	list, err := q.store.Holds(ctx)
+	if err != nil {
+		return err
+	}
+	for i := range list {
+		q.holds = append(q.holds, &list[i])
+		q.lastHold = max(q.lastHold, list[i].ID)
+	}
+	return nil
+}
+
+// pausedBy takes back an item because its worker says that its route is paused.
+// Needs active.mu.
+func (q *Queue) pausedBy(it *item, id int64) {
+	i := slices.IndexFunc(q.holds, func(h *Hold) bool { return h.ID == id && h.Kind == HoldRoute })
+	if i < 0 || it.dropped { // resumed meanwhile, or the worker errs
+		q.giveBack(it)
+		return
+	}
+	q.active.reclaim(it)
+	q.suspend([]*item{it}, q.holds[i])
+}
