@@ -23,6 +23,8 @@ type Admin interface {
 	Certificates(ctx context.Context) ([]CertificateInfo, error)
 	// Changes waits for what a table's source tells of changes.
 	Changes(ctx context.Context, r ChangesRequest) ([]Change, error)
+	// Explain tells what would become of a message, and why.
+	Explain(ctx context.Context, r ExplainRequest) (Explanation, error)
 }
 
 var _ Admin = (*Service)(nil)
@@ -163,6 +165,11 @@ func (e *adminEdge) Changes(c *rpc.Call[ChangesRequest], r *rpc.Reply[[]Change])
 	return rpc.Do(c, r, e.a.Changes)
 }
 
+// Explain serves Admin.Explain.
+func (e *adminEdge) Explain(c *rpc.Call[ExplainRequest], r *rpc.Reply[Explanation]) error {
+	return rpc.Do(c, r, e.a.Explain)
+}
+
 type remoteAdmin struct{ c rpc.Caller }
 
 // Query implements Admin.
@@ -184,6 +191,11 @@ func (r remoteAdmin) Certificates(ctx context.Context) ([]CertificateInfo, error
 // Changes implements Admin.
 func (r remoteAdmin) Changes(ctx context.Context, req ChangesRequest) ([]Change, error) {
 	return rpc.Invoke[ChangesRequest, []Change](ctx, r.c, nameAdmin+".Changes", req)
+}
+
+// Explain implements Admin.
+func (r remoteAdmin) Explain(ctx context.Context, req ExplainRequest) (Explanation, error) {
+	return rpc.Invoke[ExplainRequest, Explanation](ctx, r.c, nameAdmin+".Explain", req)
 }
 
 var _ Admin = remoteAdmin{}

@@ -220,19 +220,19 @@ type RecipientRequest struct {
 // RecipientReply holds either a refusal (Code is 4xx or 5xx) or, with Code 0, at
 // least one target.
 type RecipientReply struct {
-	Code     int
-	Enhanced string // "5.1.1"
-	Text     string
-	Rule     string // position of the rule that decided, for logs
-	Targets  []Target
+	Code     int      `json:"code"`
+	Enhanced string   `json:"enhanced"` // "5.1.1"
+	Text     string   `json:"text"`
+	Rule     string   `json:"rule"` // position of the rule that decided, for logs
+	Targets  []Target `json:"targets"`
 }
 
 // Target is one final destination of an expanded recipient.
 type Target struct {
-	Action  string // empty: relay by MX without an action (bounces only)
-	Relay   bool   // else local
-	Address string // user@domain after expansion
-	User    string // local: the user whose mailbox it is
+	Action  string `json:"action"`  // empty: relay by MX without an action (bounces only)
+	Relay   bool   `json:"relay"`   // else local
+	Address string `json:"address"` // user@domain after expansion
+	User    string `json:"user"`    // local: the user whose mailbox it is
 }
 
 // RouteRequest asks how to relay.
@@ -242,6 +242,7 @@ type RouteRequest struct {
 	Sender    string
 	Recipient string
 	Original  string // recipient as given in RCPT, before aliases; may be empty
+	Explain   bool   // fill in Route.Answers
 }
 
 // Route tells mta how to deliver.
@@ -264,10 +265,15 @@ type Route struct {
 	Policy   *TLSPolicy
 	MailFrom string // replaces the reverse-path when not empty: `mail-from`, or by SRS
 	BackupMX string // act as this backup MX; empty: not a backup
+	// Answers are the questions that the route was made of, for people.
+	Answers []TableAnswer
 }
 
 // RouteSource is a source address and its EHLO name.
-type RouteSource struct{ Address, Helo string }
+type RouteSource struct {
+	Address string `json:"address"`
+	Helo    string `json:"helo"`
+}
 
 // Scheme is the exact meaning of a relay URL's scheme.
 type Scheme string

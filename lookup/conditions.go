@@ -22,25 +22,26 @@ type ruleBuilder struct {
 	err   error
 }
 
-func (b *ruleBuilder) add(negate bool, test func(context.Context, *subject) (bool, error)) {
-	b.conds = append(b.conds, condition{negate, test})
+// add adds a condition called word, which looks at what value returns.
+func (b *ruleBuilder) add(word string, c *config.Cond, value func(*subject) string, test func(context.Context, *subject) (bool, error)) {
+	b.conds = append(b.conds, condition{negate: c.Negate, word: word, cond: c, value: value, test: test})
 }
 
 // opt adds a condition on a table, if it was written. An empty subject is in no
 // table, unless patterns are asked.
-func (b *ruleBuilder) opt(c *config.Cond, service table.Service, key func(*subject) string) {
+func (b *ruleBuilder) opt(word string, c *config.Cond, service table.Service, key func(*subject) string) {
 	if c == nil {
 		return
 	}
 	if service == table.Domain {
-		b.domain(c, key)
+		b.domain(word, c, key)
 		return
 	}
 	t := b.table(c.Table)
 	if c.Regex {
 		service = table.Regex
 	}
-	b.add(c.Negate, func(ctx context.Context, sub *subject) (bool, error) {
+	b.add(word, c, key, func(ctx context.Context, sub *subject) (bool, error) {
 		k := key(sub)
 		if k == "" && service != table.Regex {
 			return false, nil
@@ -51,13 +52,13 @@ func (b *ruleBuilder) opt(c *config.Cond, service table.Service, key func(*subje
 
 // domain adds a condition on a domain, asked in A-labels and U-labels if they
 // differ: a table may hold either.
-func (b *ruleBuilder) domain(c *config.Cond, key func(*subject) string) {
+func (b *ruleBuilder) domain(word string, c *config.Cond, key func(*subject) string) {
 	t := b.table(c.Table)
 	service := table.Domain
 	if c.Regex {
 		service = table.Regex
 	}
-	b.add(c.Negate, func(ctx context.Context, sub *subject) (bool, error) {
+	b.add(word, c, key, func(ctx context.Context, sub *subject) (bool, error) {
 		k := key(sub)
 		if k == "" && service != table.Regex {
 			return false, nil
@@ -101,22 +102,22 @@ func (b *ruleBuilder) from(m *config.Match) {
 	c := m.FromCond
 	switch m.From {
 	case config.FromAny:
-		b.add(c.Negate, func(context.Context, *subject) (bool, error) { return true, nil })
+		b.add("from any", &c, sourceKey, always)
 	case config.FromSocket:
-		b.add(c.Negate, func(_ context.Context, sub *subject) (bool, error) {
+		b.add("from socket", &c, sourceKey, func(_ context.Context, sub *subject) (bool, error) {
 			return sub.session.Socket && !sub.internal, nil
 		})
 	case config.FromSrc:
-		b.opt(&c, table.NetAddr, sourceKey)
+		b.opt("from src", &c, table.NetAddr, sourceKey)
 	case config.FromRDNS:
 		b.rdns(c)
 	case config.FromAuth:
-		b.authenticated(&c)
+		b.authenticated("from auth", &c)
 	case config.FromMailFrom:
-		b.opt(&c, table.MailAddr, senderKey)
+		b.opt("from mail-from", &c, table.MailAddr, senderKey)
 	default:
 		c.Table = tableLocalhost
-		b.opt(&c, table.NetAddr, sourceKey)
+		b.opt("from local", &c, table.NetAddr, sourceKey)
 	}
 }
 
@@ -125,45 +126,40 @@ func (b *ruleBuilder) dest(m *config.Match) {
 	c := m.ForCond
 	switch m.For {
 	case config.ForAny:
-		b.add(c.Negate, func(context.Context, *subject) (bool, error) { return true, nil })
+		b.add("for any", &c, rcptDomain, always)
 	case config.ForDomain:
-		b.opt(&c, table.Domain, func(sub *subject) string { return sub.rcpt.Domain })
+		b.opt("for domain", &c, table.Domain, rcptDomain)
 	case config.ForRcptTo:
-		b.opt(&c, table.MailAddr, rcptKey)
+		b.opt("for rcpt-to", &c, table.MailAddr, rcptKey)
 	default:
 		c.Table = tableLocalnames
-		b.opt(&c, table.Domain, func(sub *subject) string { return sub.rcpt.Domain })
+		b.opt("for local", &c, table.Domain, rcptDomain)
 	}
 }
 
 // rdns adds a condition on the peer's name; without a table, that it has one.
 func (b *ruleBuilder) rdns(c config.Cond) {
 	if c.Table != "" {
-		b.opt(&c, table.Domain, func(sub *subject) string {
-			if sub.session.RDNS == "" {
-				return unknownName
-			}
-			return sub.session.RDNS
-		})
+		b.opt("from rdns", &c, table.Domain, rdnsKey)
 		return
 	}
-	b.add(c.Negate, func(_ context.Context, sub *subject) (bool, error) {
+	b.add("from rdns", &c, rdnsKey, func(_ context.Context, sub *subject) (bool, error) {
 		return sub.session.RDNS != "" && sub.session.RDNS != unknownName, nil
 	})
 }
 
 // authenticated adds a condition on the session's user; without a table, that
 // there is one. User names that are addresses match as addresses do.
-func (b *ruleBuilder) authenticated(c *config.Cond) {
+func (b *ruleBuilder) authenticated(word string, c *config.Cond) {
 	if c == nil {
 		return
 	}
 	if c.Table == "" {
-		b.add(c.Negate, func(_ context.Context, sub *subject) (bool, error) { return sub.session.User != "", nil })
+		b.add(word, c, userKey, func(_ context.Context, sub *subject) (bool, error) { return sub.session.User != "", nil })
 		return
 	}
 	t, regex := b.table(c.Table), c.Regex
-	b.add(c.Negate, func(ctx context.Context, sub *subject) (bool, error) {
+	b.add(word, c, userKey, func(ctx context.Context, sub *subject) (bool, error) {
 		user := sub.session.User
 		if user == "" {
 			return false, nil
@@ -177,6 +173,19 @@ func (b *ruleBuilder) authenticated(c *config.Cond) {
 		}
 		return t.Check(ctx, service, user)
 	})
+}
+
+func always(context.Context, *subject) (bool, error) { return true, nil }
+
+func rcptDomain(sub *subject) string { return sub.rcpt.Domain }
+
+func userKey(sub *subject) string { return sub.session.User }
+
+func rdnsKey(sub *subject) string {
+	if sub.session.RDNS == "" {
+		return unknownName
+	}
+	return sub.session.RDNS
 }
 
 // sourceKey is where the mail comes from, as netaddr asks it.

@@ -36,6 +36,7 @@ type expansion struct {
 	seen    map[string]bool
 	had     map[Target]bool
 	targets []Target
+	tracer  *tracer // nil: nobody wants to know how it went
 }
 
 // node is an address or a local user still to be looked at.
@@ -47,6 +48,7 @@ type node struct {
 	same   bool // a user whose alias is himself: delivered, not looked up again
 	born   bool // the user is the local part of addr, not an alias's word
 	back   bool // an address that SRS led back to
+	from   int  // step that led here, for the tracer
 }
 
 // run expands addr. A refusal anywhere refuses the whole recipient, so that no
@@ -71,10 +73,12 @@ func (x *expansion) step(ctx context.Context, n node) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	x.tracer.begin(&n)
 	if n.depth > maxDepth {
 		return &refusal{code: 550, enhanced: "5.4.6", suffix: fmt.Sprintf(": more than %d levels of aliases", maxDepth), cause: n.cause("too deep")}
 	}
 	if x.seen[n.key()] {
+		x.tracer.note("seen before")
 		return nil
 	}
 	x.seen[n.key()] = true
@@ -123,10 +127,10 @@ func (x *expansion) expandAddress(ctx context.Context, n node) error {
 	case errors.Is(badSRS, errNoKey):
 		return badSRS
 	case badSRS == nil && orig != (address.Address{}):
-		return x.step(ctx, node{addr: orig, depth: n.depth + 1, back: true})
+		return x.step(ctx, node{addr: orig, depth: n.depth + 1, back: true, from: n.from})
 	}
 	internal := x.internal || n.depth > 0
-	res, err := x.s.match(ctx, &subject{session: x.session, tag: x.tag, internal: internal, sender: x.sender, rcpt: n.addr})
+	res, err := x.s.match(ctx, &subject{session: x.session, tag: x.tag, internal: internal, sender: x.sender, rcpt: n.addr, tracer: x.tracer})
 	if err != nil {
 		return err
 	}
@@ -267,6 +271,7 @@ func (x *expansion) deliverable(n node) error {
 }
 
 func (x *expansion) add(t Target) error {
+	x.tracer.target(t)
 	if x.had[t] {
 		return nil
 	}

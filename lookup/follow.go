@@ -45,7 +45,7 @@ func (x *expansion) followNode(ctx context.Context, n node, e table.Node) error 
 	case table.NodeAddress:
 		return x.followAddress(ctx, n, e.Text)
 	case table.NodeUser:
-		next := node{user: e.Text, addr: n.addr, action: n.action, depth: n.depth + 1}
+		next := node{user: e.Text, addr: n.addr, action: n.action, depth: n.depth + 1, from: n.from}
 		next.same = n.user != "" && strings.EqualFold(n.user, e.Text)
 		x.pending = append(x.pending, next)
 		return nil
@@ -63,7 +63,7 @@ func (x *expansion) followAddress(ctx context.Context, n node, text string) erro
 		return fmt.Errorf("alias of %.300q: %w", n.name(), err)
 	}
 	if n.user != "" && !n.born || table.Fold(plainAddress(addr)) != table.Fold(plainAddress(n.addr)) {
-		x.pending = append(x.pending, node{addr: addr, depth: n.depth + 1})
+		x.pending = append(x.pending, node{addr: addr, depth: n.depth + 1, from: n.from})
 		return nil
 	}
 	if n.action.explicitBase {

@@ -38,6 +38,11 @@ func (r *refusal) Error() string {
 // "relaying denied". The enhanced code tells them apart: 5.1.1 for a user who
 // does not exist, 5.1.3 for a malformed address, 5.7.1 for policy.
 func (s *Service) Recipient(ctx context.Context, r RecipientRequest) (RecipientReply, error) {
+	return s.recipient(ctx, r, nil)
+}
+
+// recipient is Recipient, which a tracer may look on.
+func (s *Service) recipient(ctx context.Context, r RecipientRequest, t *tracer) (RecipientReply, error) {
 	if err := s.checkSession(&r.Session); err != nil {
 		return RecipientReply{}, err
 	}
@@ -45,7 +50,7 @@ func (s *Service) Recipient(ctx context.Context, r RecipientRequest) (RecipientR
 		return RecipientReply{Code: 553, Enhanced: "5.1.3", Text: "Invalid recipient: address too long"}, nil
 	}
 	return sure(ctx, refuses, func(ctx context.Context) (RecipientReply, error) {
-		return s.expand(ctx, &expansion{session: &r.Session, sender: r.Sender}, r.Recipient)
+		return s.expand(ctx, &expansion{session: &r.Session, sender: r.Sender, tracer: t}, r.Recipient)
 	})
 }
 
@@ -83,6 +88,7 @@ func (s *Service) expand(ctx context.Context, x *expansion, recipient string) (R
 // refuse makes the reply of a refusal. Strangers are told their own recipient
 // only; which member of a list was at fault is for the log.
 func (s *Service) refuse(x *expansion, recipient string, no *refusal) RecipientReply {
+	x.tracer.refused(no)
 	if no.cause != "" {
 		s.log.Warn("expansion refused", "session", x.session.ID, "to", recipient, "cause", no.cause)
 	}

@@ -20,6 +20,13 @@ import (
 // `sender` table for the reverse-path, its @domain, or "*". Without any, the
 // destination's MXs apply. (OpenSMTPD defers when `domain` has no row.)
 func (s *Service) Route(ctx context.Context, r RouteRequest) (Route, error) {
+	if r.Explain {
+		return s.explainRoute(ctx, r)
+	}
+	return s.route(ctx, r)
+}
+
+func (s *Service) route(ctx context.Context, r RouteRequest) (Route, error) {
 	if len(r.Domain) > maxName || len(r.Sender) > maxAddress || len(r.Original) > maxAddress {
 		return Route{}, errors.New("route: name too long")
 	}
@@ -80,18 +87,23 @@ func (s *Service) routeHosts(ctx context.Context, a *action, r RouteRequest) ([]
 	return nil, nil
 }
 
-// fetchHosts returns every host of the list, beginning with the next in turn.
+// fetchHosts returns every host of the list: by priority and weight where such are
+// given, else beginning with the next in turn.
 func (s *Service) fetchHosts(ctx context.Context, a *action) ([]RelayURL, error) {
-	texts, err := a.host.FetchRelayHosts(ctx)
+	relays, err := a.host.FetchRelayHosts(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(texts) == 0 {
+	if len(relays) == 0 {
 		return nil, fmt.Errorf("table %s: no relay host in it", a.host.Name())
 	}
-	urls, err := s.relayURLs(a.host, "", texts)
+	ordered := slices.ContainsFunc(relays, table.Relay.Ordered)
+	urls, err := s.relayURLs(a.host, "", relays)
 	if slices.ContainsFunc(urls, RelayURL.ByDomain) && !a.byDomain {
 		return nil, fmt.Errorf("table %s: a list of hosts for every domain cannot hold a URL that depends on the domain; use `domain` or `backup`", a.host.Name())
+	}
+	if ordered {
+		return urls, err
 	}
 	return rotate(urls, &a.nextHost), err
 }
@@ -100,22 +112,23 @@ func (s *Service) fetchHosts(ctx context.Context, a *action) ([]RelayURL, error)
 // has.
 func (s *Service) lookupHosts(ctx context.Context, t *table.Table, keys []string) ([]RelayURL, error) {
 	for _, key := range keys {
-		texts, err := t.RelayHosts(ctx, key)
+		relays, err := t.RelayHosts(ctx, key)
 		if errors.Is(err, table.ErrNotFound) {
 			continue
 		}
 		if err != nil {
 			return nil, err
 		}
-		return s.relayURLs(t, key, texts)
+		return s.relayURLs(t, key, relays)
 	}
 	return nil, nil
 }
 
-func (s *Service) relayURLs(t *table.Table, key string, texts []string) ([]RelayURL, error) {
-	urls := make([]RelayURL, 0, len(texts))
-	for _, text := range texts {
-		u, err := s.cfg.Dialect.ParseRelayURL(text)
+// relayURLs parses URLs, in the order to try them now.
+func (s *Service) relayURLs(t *table.Table, key string, relays []table.Relay) ([]RelayURL, error) {
+	urls := make([]RelayURL, 0, len(relays))
+	for _, r := range inOrder(relays) {
+		u, err := s.cfg.Dialect.ParseRelayURL(r.URL)
 		if err != nil {
 			return nil, fmt.Errorf("table %s: relayhost %.300q: %w", t.Name(), key, err)
 		}

@@ -107,6 +107,59 @@ func TestRouteRotates(t *testing.T) {
 	}
 }
 
+// Priorities rule; of one priority, each host comes first as often as its weight
+// says, and one of weight 0 only after the others.
+func TestRouteWeights(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(routeConf)
+	f.table("relays").set(table.RelayHost, "w.example",
+		"tls://late.example", "20", "1", "tls://spare.example", "10", "0", "tls://often.example", "10", "3", "tls://seldom.example", "10", "1")
+	f.table("relays").set(table.RelayHost, "written.example", "tls://b.example 2, tls://a.example 1, tls://c.example 2")
+	first := map[string]int{}
+	for range 2000 {
+		r, err := s.Route(t.Context(), RouteRequest{Action: "domain", Domain: "w.example"})
+		if err != nil || len(r.Hosts) != 4 || r.Hosts[2].Host != "spare.example" || r.Hosts[3].Host != "late.example" {
+			t.Fatalf("%+v, %v", r.Hosts, err)
+		}
+		first[r.Hosts[0].Host]++
+	}
+	if n := first["often.example"]; n < 1350 || n > 1650 {
+		t.Errorf("of 2000, %v came first; want 3 to 1", first)
+	}
+	r, err := s.Route(t.Context(), RouteRequest{Action: "domain", Domain: "written.example"})
+	if err != nil || r.Hosts[0].Host+r.Hosts[1].Host+r.Hosts[2].Host != "a.exampleb.examplec.example" {
+		t.Errorf("%+v, %v", r.Hosts, err)
+	}
+}
+
+// A list that all domains share cannot lead to each domain's own hosts, unless it
+// is known beforehand.
+func TestRouteHostsByDomain(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(`
+table relays sqlite:/mem/relays
+action "static" relay host { "backup://mx2.example", "tls://a.example" }
+action "table" relay host <relays>
+action "plain" relay host "tls+mx://provider.example"
+match for any action "static"
+`)
+	f.table("relays").set(table.RelayHost, "*", "tls+mx://")
+	infos, _ := s.Actions(t.Context())
+	if infos[0].Host || !infos[1].Host || !infos[2].Host {
+		t.Errorf("%+v", infos)
+	}
+	if r, err := s.Route(t.Context(), RouteRequest{Action: "static", Domain: "x.example"}); err != nil || len(r.Hosts) != 2 {
+		t.Errorf("static: %+v, %v", r, err)
+	}
+	if _, err := s.Route(t.Context(), RouteRequest{Action: "table", Domain: "x.example"}); err == nil || !strings.Contains(err.Error(), "use `domain` or `backup`") {
+		t.Errorf("table: %v", err)
+	}
+	r, err := s.Route(t.Context(), RouteRequest{Action: "plain", Domain: "x.example"})
+	if want := (RelayURL{Scheme: SchemeTLS, Host: "provider.example", Port: "25", MX: true}); err != nil || r.Hosts[0] != want {
+		t.Errorf("plain: %+v, %v", r, err)
+	}
+}
+
 func TestRouteSource(t *testing.T) {
 	s := newFixture(t).service(routeConf)
 	v4, v6 := RouteSource{"192.0.2.1", "one.example.org"}, RouteSource{"2001:db8::1", "mx.example.org"}

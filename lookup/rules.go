@@ -18,6 +18,7 @@ type subject struct {
 	internal bool
 	sender   string
 	rcpt     address.Address
+	tracer   *tracer // nil: nobody wants to know why
 }
 
 // rule is a match rule ready to be judged: its conditions in the order of
@@ -33,6 +34,9 @@ type rule struct {
 // condition is one test, with its negation.
 type condition struct {
 	negate bool
+	word   string                // what it is called in the configuration
+	cond   *config.Cond          // what it is compared with
+	value  func(*subject) string // what is compared
 	test   func(context.Context, *subject) (bool, error)
 }
 
@@ -52,6 +56,7 @@ func (s *Service) match(ctx context.Context, sub *subject) (matchResult, error) 
 	for i := range s.rules {
 		r := &s.rules[i]
 		held, err := r.eval(ctx, sub)
+		sub.tracer.rule(s, r, sub, held, err)
 		if err != nil {
 			return matchResult{}, fmt.Errorf("match rule at %s: %w", r.pos, err)
 		}
@@ -66,12 +71,13 @@ func (s *Service) match(ctx context.Context, sub *subject) (matchResult, error) 
 	return res, nil
 }
 
-// eval returns how many conditions hold before the first that does not.
+// eval returns how many conditions hold before the first that does not, or that
+// cannot be judged.
 func (r *rule) eval(ctx context.Context, sub *subject) (int, error) {
 	for i, c := range r.conds {
 		ok, err := c.test(ctx, sub)
 		if err != nil {
-			return 0, err
+			return i, err
 		}
 		if ok == c.negate {
 			return i, nil
@@ -90,24 +96,38 @@ func (s *Service) newRule(m *config.Match) (rule, error) {
 		r.action = a
 	}
 	b := ruleBuilder{s: s}
-	b.opt(m.Tag, table.String, func(sub *subject) string { return sub.tag })
+	b.opt("tag", m.Tag, table.String, func(sub *subject) string { return sub.tag })
 	b.from(m)
 	b.dest(m)
 	if m.For != config.ForAny && !m.ForCond.Negate {
 		r.narrow = len(b.conds)
 	}
-	b.opt(m.Helo, table.Domain, func(sub *subject) string { return sub.session.Helo })
-	b.authenticated(m.Auth)
+	b.opt("helo", m.Helo, table.Domain, func(sub *subject) string { return sub.session.Helo })
+	b.authenticated("auth", m.Auth)
 	if m.TLS != nil {
-		b.add(m.TLS.Negate, func(_ context.Context, sub *subject) (bool, error) {
+		word := "tls"
+		if m.TLSVerified {
+			word = "tls verified"
+		}
+		b.add(word, m.TLS, tlsWord, func(_ context.Context, sub *subject) (bool, error) {
 			return sub.session.TLS && (!m.TLSVerified || sub.session.Peer.State == Verified), nil
 		})
 	}
-	b.opt(m.MailFrom, table.MailAddr, senderKey)
-	b.opt(m.RcptTo, table.MailAddr, rcptKey)
+	b.opt("mail-from", m.MailFrom, table.MailAddr, senderKey)
+	b.opt("rcpt-to", m.RcptTo, table.MailAddr, rcptKey)
 	r.conds = b.conds
 	if b.err != nil {
 		return r, fmt.Errorf("%s: %w", m.Pos, b.err)
 	}
 	return r, nil
+}
+
+func tlsWord(sub *subject) string {
+	switch {
+	case !sub.session.TLS:
+		return ""
+	case sub.session.Peer.State == Verified:
+		return "tls verified"
+	}
+	return "tls"
 }

@@ -22,12 +22,9 @@ func (m *MTA) authenticate(ctx context.Context, l *link, d *destination, h *host
 	unable := func(format string, args ...any) *refusal {
 		return &refusal{fault: faultAuth, err: fmt.Errorf(format, args...)}
 	}
-	if !h.policy.trusts(ch) && !d.route.InsecureAuth {
-		return unable("the credentials of %q go only over an encrypted and verified channel", h.label)
-	}
 	offered := strings.Fields(strings.ToUpper(l.offers["AUTH"]))
-	if !slices.ContainsFunc(offered, func(name string) bool { return slices.Contains(mechanismNames(), name) }) {
-		return unable("the server offers neither AUTH SCRAM-SHA-256 nor PLAIN, LOGIN or XOAUTH2")
+	if err := d.mayLogIn(h, ch, offered); err != nil {
+		return unable("%w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
 	defer cancel()
@@ -51,6 +48,17 @@ func (m *MTA) authenticate(ctx context.Context, l *link, d *destination, h *host
 		log.Info("mta auth", "mechanism", mech.name(), "label", h.label)
 	}
 	return ref
+}
+
+// mayLogIn returns why no credentials may go over a channel, or could not.
+func (d *destination) mayLogIn(h *host, ch channel, offered []string) error {
+	switch {
+	case !h.policy.trusts(ch) && !d.route.InsecureAuth:
+		return fmt.Errorf("the credentials of %q go only over an encrypted and verified channel", h.label)
+	case !slices.ContainsFunc(offered, func(name string) bool { return slices.Contains(mechanismNames(), name) }):
+		return errors.New("the server offers neither AUTH SCRAM-SHA-256 nor PLAIN, LOGIN or XOAUTH2")
+	}
+	return nil
 }
 
 // mechanism is one way to log in (RFC 4422): what a client says.

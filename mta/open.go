@@ -94,7 +94,7 @@ func (p policy) failure(ref *refusal) *failure {
 // above the connection is remembered for this destination alone: another one
 // may ask for less, or for a certificate that this server does have.
 func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string) (*session, *refusal) {
-	place := d.key + " " + h.policy.key() + " " + addr
+	place := placeOf(d, h, addr)
 	if until, why, ok := m.penalties.enter(place); !ok {
 		return nil, &refusal{err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
 	}
@@ -123,7 +123,7 @@ func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string
 // remembered for everybody who goes to that address from the same source.
 func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string, o opening) (*session, *refusal) {
 	network, address := m.at(h, addr, o)
-	place := "route " + d.route.Source + " " + address
+	place := routePlace(d, address)
 	until, why, ok := m.penalties.enter(place)
 	if !ok {
 		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
@@ -142,6 +142,16 @@ func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string,
 		m.penalties.good(place)
 	}
 	return s, ref
+}
+
+// placeOf names an address of a host as a destination's mail finds it.
+func placeOf(d *destination, h *host, addr string) string {
+	return d.key + " " + h.policy.key() + " " + addr
+}
+
+// routePlace names the way to an address for everybody's mail.
+func routePlace(d *destination, address string) string {
+	return "route " + d.route.Source + " " + address
 }
 
 // connect takes a place at the address, dials, and brings the session up.

@@ -59,19 +59,26 @@ func pause(ctx context.Context, d time.Duration) {
 
 // route asks how to deliver the job now.
 func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure) {
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
-	defer cancel()
 	first := job.Envelopes[0]
-	route, err := m.lookup.Route(ctx, lookup.RouteRequest{
+	d, fail := m.destination(ctx, lookup.RouteRequest{
 		Action: first.Action, Domain: job.Domain, Sender: job.Message.Sender, Recipient: first.Address,
 		Original: first.Recipient,
 	})
+	if fail == nil {
+		d.serve(&job.Message)
+	}
+	return d, fail
+}
+
+// destination looks a route up.
+func (m *MTA) destination(ctx context.Context, r lookup.RouteRequest) (*destination, *failure) {
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Lookup)
+	defer cancel()
+	route, err := m.lookup.Route(ctx, r)
 	if err != nil {
 		return nil, deferred("4.3.0", "cannot look up the route: "+err.Error())
 	}
-	d := m.destinationOf(first.Action, job.Domain, route)
-	d.serve(&job.Message)
-	return d, nil
+	return m.destinationOf(r.Action, r.Domain, route), nil
 }
 
 // deliver runs as many transactions as the recipients need, over as few

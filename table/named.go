@@ -81,8 +81,11 @@ func (t *Table) Lookup(ctx context.Context, s Service, key string) (Row, error) 
 	defer cancel()
 	row, err := t.backend.Lookup(ctx, s, k)
 	if err != nil {
-		return nil, t.fail(s, key, err)
+		err = t.fail(s, key, err)
+		t.note(ctx, s, key, false, nil, err)
+		return nil, err
 	}
+	t.note(ctx, s, key, true, []Row{row}, nil)
 	return row, nil
 }
 
@@ -97,12 +100,13 @@ func (t *Table) Check(ctx context.Context, s Service, key string) (bool, error) 
 	defer cancel()
 	ok, err := t.backend.Check(ctx, s, k)
 	if errors.Is(err, ErrNotFound) {
-		return false, nil
+		ok, err = false, nil
 	}
 	if err != nil {
-		return false, t.fail(s, key, err)
+		ok, err = false, t.fail(s, key, err)
 	}
-	return ok, nil
+	t.note(ctx, s, key, ok, nil, err)
+	return ok, err
 }
 
 // Fetch returns all rows of a service that is a list, in a stable order. An
@@ -112,8 +116,11 @@ func (t *Table) Fetch(ctx context.Context, s Service) ([]Row, error) {
 	defer cancel()
 	rows, err := t.backend.Fetch(ctx, s)
 	if err != nil {
-		return nil, fmt.Errorf("table %s: %s: %w", t.name, s, err)
+		err = fmt.Errorf("table %s: %s: %w", t.name, s, err)
+		t.note(ctx, s, "", false, nil, err)
+		return nil, err
 	}
+	t.note(ctx, s, "", len(rows) > 0, rows, nil)
 	return rows, nil
 }
 

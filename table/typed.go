@@ -50,9 +50,9 @@ func (t *Table) MailAddrMap(ctx context.Context, user string) ([]MailPattern, er
 	return ask(ctx, t, MailAddrMap, user, ParseMailAddrs)
 }
 
-// RelayHosts returns the relay URLs for a key in order of preference,
-// ErrNotFound, or a temporary error.
-func (t *Table) RelayHosts(ctx context.Context, key string) ([]string, error) {
+// RelayHosts returns the relay URLs for a key in the table's order, ErrNotFound,
+// or a temporary error.
+func (t *Table) RelayHosts(ctx context.Context, key string) ([]Relay, error) {
 	return ask(ctx, t, RelayHost, key, ParseRelayHosts)
 }
 
@@ -80,7 +80,7 @@ func (t *Table) CheckNetAddr(ctx context.Context, a netip.Addr) (bool, error) {
 }
 
 // FetchRelayHosts returns the relay URLs of a list, in the table's order.
-func (t *Table) FetchRelayHosts(ctx context.Context) ([]string, error) {
+func (t *Table) FetchRelayHosts(ctx context.Context) ([]Relay, error) {
 	return fetch(ctx, t, RelayHost, ParseRelayHosts)
 }
 

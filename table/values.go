@@ -34,16 +34,6 @@ func ParseAddrName(row Row) (string, error) {
 	return strings.ToLower(name), nil
 }
 
-// ParseRelayHosts reads a relayhost answer: the texts of relay URLs, in order
-// of preference.
-func ParseRelayHosts(row Row) ([]string, error) {
-	urls := listOf(row)
-	if len(urls) == 0 {
-		return nil, errors.New("relayhost: no URL in the answer")
-	}
-	return urls, nil
-}
-
 // only returns the single column, or nothing.
 func only(row Row) string {
 	if len(row) != 1 {

@@ -57,8 +57,21 @@ func TestParseValues(t *testing.T) {
 	if name, err := ParseAddrName(Row{" Mx.Example.org "}); err != nil || name != "mx.example.org" {
 		t.Errorf("addrname = %q, %v", name, err)
 	}
-	if urls, err := ParseRelayHosts(Row{"smtp://a, tls://b", "ssl://c"}); err != nil || len(urls) != 3 {
-		t.Errorf("relay hosts = %q, %v", urls, err)
+	for _, tt := range []struct {
+		row  Row
+		want string // empty: an error
+	}{
+		{Row{"smtp://a, tls://b", "ssl://c"}, "[{smtp://a 0 -1} {tls://b 0 -1} {ssl://c 0 -1}]"},
+		{Row{"smtp://a", "10", "5", "tls://b", "20", "0"}, "[{smtp://a 10 5} {tls://b 20 0}]"},
+		{Row{"smtp://a 10 5, tls://b\t-3, c"}, "[{smtp://a 10 5} {tls://b -3 -1} {c 0 -1}]"},
+		{Row{"10", "smtp://a"}, ""},
+		{Row{"smtp://a", "1", "2", "3"}, ""},
+		{Row{"smtp://a", "1", "-2"}, ""},
+	} {
+		got, err := ParseRelayHosts(tt.row)
+		if (err == nil) != (tt.want != "") || err == nil && fmt.Sprint(got) != tt.want {
+			t.Errorf("relay hosts of %q = %v, %v; want %s", tt.row, got, err, tt.want)
+		}
 	}
 	if m, err := ParseMailAddrs(Row{"a@b, @c", "d"}); err != nil || !MatchAnyMail(m, "x@c", "+") || MatchAnyMail(m, "x@b", "+") {
 		t.Errorf("mailaddrmap = %v, %v", m, err)

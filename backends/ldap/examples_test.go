@@ -120,11 +120,11 @@ func answerOf(ctx context.Context, tab *table.Table, q question) (string, error)
 	case table.RelayHost:
 		urls, err := tab.RelayHosts(ctx, q.key)
 		for _, u := range urls {
-			if _, err := config.ParseRelayURL(u); err != nil {
+			if _, err := config.ParseRelayURL(u.URL); err != nil {
 				return "", err
 			}
 		}
-		return strings.Join(urls, " "), err
+		return strings.Join(tabletest.URLs(urls), " "), err
 	}
 	return tabletest.Print(ctx, tab, q.service, q.key)
 }

@@ -240,15 +240,15 @@ INSERT INTO relays (match, url, priority, weight) VALUES
 	}{
 		{table.CertAuth, "EMAIL:a@b.example", "alice"}, {table.TLSPolicy, "x.example", "secure"},
 		{table.DKIM, "x.example", "s1 pem"}, {table.Config, "main", "new"}, {table.AddrName, "[2001:db8::9]", "bare.example"},
-		{table.RelayHost, "x.example", "smtp://a smtp://b smtp://c"},
+		{table.RelayHost, "x.example", "smtp://a 10 5 smtp://b 10 1 smtp://c 20 1"},
 	} {
 		row, err := tab.Lookup(ctx, tt.s, tt.key)
 		if err != nil || strings.Join(row, " ") != tt.want {
 			t.Errorf("%s %q = %q, %v; want %q", tt.s, tt.key, row, err, tt.want)
 		}
 	}
-	if got, err := tab.FetchRelayHosts(ctx); err != nil || strings.Join(got, " ") != "smtp://any" {
-		t.Errorf("fetched = %q, %v", got, err)
+	if got, err := tab.FetchRelayHosts(ctx); err != nil || fmt.Sprint(got) != "[{smtp://any 0 1}]" {
+		t.Errorf("fetched = %v, %v", got, err)
 	}
 }
 

@@ -188,7 +188,7 @@ func testImportGroups(t *testing.T, opened opener) {
 			t.Errorf("%s %q: %q, %v; want %q", c.kind.Name, c.text, bad, err, c.bad)
 		}
 	}
-	if row, err := tab.Lookup(ctx, table.RelayHost, "example.net"); err != nil || !cmp.Equal(row, table.Row{"tls://l@mx.example.net"}) {
+	if row, err := tab.Lookup(ctx, table.RelayHost, "example.net"); err != nil || !cmp.Equal(row, table.Row{"tls://l@mx.example.net", "2", "1"}) {
 		t.Errorf("relay: %v, %v", row, err)
 	}
 	if c, err := tab.Credentials(ctx, "l"); err != nil || c.Password != " secret, word " {

@@ -3,6 +3,7 @@ package provision
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -231,8 +232,8 @@ func testRelaysAndSenders(t *testing.T, opened opener) {
 	if err := d.AddRelay(ctx, RelayRow{Match: "*", URL: "a b"}); err == nil {
 		t.Error("bad URL accepted")
 	}
-	if urls, err := tab.RelayHosts(ctx, "*"); err != nil || strings.Join(urls, " ") != "tls://a.example tls://label@b.example" {
-		t.Errorf("relays = %q, %v", urls, err)
+	if urls, err := tab.RelayHosts(ctx, "*"); err != nil || fmt.Sprint(urls) != "[{tls://a.example 5 1} {tls://label@b.example 10 1}]" {
+		t.Errorf("relays = %v, %v", urls, err)
 	}
 	rows, err := d.ListRelays(ctx)
 	if diff := cmp.Diff([]RelayRow{{"*", "tls://a.example", 5, 1}, {"*", "tls://label@b.example", 10, 1}}, rows); diff != "" || err != nil {

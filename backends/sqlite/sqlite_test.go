@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -225,11 +226,11 @@ func TestRelayOrder(t *testing.T) {
 	db, tab := newDB(t, path), openTable(t, path)
 	exec(t, db, `INSERT INTO relays (match, url, priority, weight) VALUES
 ('x.example', 'smtp://c', 20, 1), ('x.example', 'smtp://b', 10, 1), ('x.example', 'smtp://a', 10, 5), ('*', 'smtp://any', 0, 1)`)
-	if got, err := tab.RelayHosts(context.Background(), "x.example"); err != nil || strings.Join(got, " ") != "smtp://a smtp://b smtp://c" {
-		t.Errorf("relays = %q, %v", got, err)
+	if got, err := tab.RelayHosts(context.Background(), "x.example"); err != nil || fmt.Sprint(got) != "[{smtp://a 10 5} {smtp://b 10 1} {smtp://c 20 1}]" {
+		t.Errorf("relays = %v, %v", got, err)
 	}
-	if got, err := tab.FetchRelayHosts(context.Background()); err != nil || strings.Join(got, " ") != "smtp://any" {
-		t.Errorf("fetched = %q, %v", got, err)
+	if got, err := tab.FetchRelayHosts(context.Background()); err != nil || fmt.Sprint(got) != "[{smtp://any 0 1}]" {
+		t.Errorf("fetched = %v, %v", got, err)
 	}
 }
 

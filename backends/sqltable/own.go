@@ -18,7 +18,7 @@ WHERE fold(name) = {key} AND enabled = TRUE AND password <> ''
 UNION ALL SELECT username, password FROM relay_credentials
 WHERE fold(label) = {key} AND NOT EXISTS (SELECT 1 FROM users WHERE fold(name) = {key})`
 	ownUserInfo  = `SELECT uid, gid, home FROM users WHERE fold(name) = {key} AND enabled = TRUE`
-	ownRelayHost = `SELECT url FROM relays WHERE fold(match) = {key} ORDER BY priority, weight DESC, id`
+	ownRelayHost = `SELECT url, priority, weight FROM relays WHERE fold(match) = {key} ORDER BY priority, weight DESC, id`
 	ownAddrName  = `SELECT hostname FROM hostnames WHERE fold(address) IN ({key}, trim({key}, '[]')) ORDER BY address LIMIT 1`
 	ownNetAddr   = `SELECT cidr FROM networks WHERE fold(cidr) IN ({key}, trim({key}, '[]')) LIMIT 1`
 	ownCert      = `SELECT chain, key FROM certificates WHERE fold(name) = {key} ORDER BY id`
@@ -50,7 +50,7 @@ func ownLookups() map[table.Service]string {
 func ownLists() map[table.Service]string {
 	return map[table.Service]string{
 		table.Source:    `SELECT address FROM sources ORDER BY address`,
-		table.RelayHost: `SELECT url FROM relays WHERE match = '*' ORDER BY priority, weight DESC, id`,
+		table.RelayHost: `SELECT url, priority, weight FROM relays WHERE match = '*' ORDER BY priority, weight DESC, id`,
 		table.NetAddr:   `SELECT cidr FROM networks ORDER BY cidr`,
 		table.Domain:    `SELECT name FROM domains ORDER BY name`,
 		table.MailAddr:  `SELECT address FROM addresses ORDER BY address`,

@@ -77,6 +77,9 @@ func (q *Queries) Set(key, value, others string) error {
 		}
 	case err == nil && prefix == "fetch" && s != table.Auth:
 		if def, err = q.dialect.list(value); err == nil {
+			if s == table.RelayHost {
+				def.columns, _ = shape(s)
+			}
 			q.fetch[s] = def
 		}
 	default:

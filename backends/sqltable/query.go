@@ -106,7 +106,9 @@ func shape(s table.Service) (columns []int, many bool) {
 		return []int{3, 1}, false
 	case table.Cert, table.DKIM:
 		return []int{2, 1}, true
-	case table.Alias, table.MailAddrMap, table.RelayHost, table.CA:
+	case table.RelayHost:
+		return []int{1, 2, 3}, true // priority and weight may follow the URL
+	case table.Alias, table.MailAddrMap, table.CA:
 		return []int{1}, true
 	}
 	return []int{1}, false

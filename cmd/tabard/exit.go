@@ -11,11 +11,13 @@ const (
 	exDataErr     = 65
 	exNoInput     = 66
 	exNoUser      = 67
+	exNoHost      = 68
 	exUnavailable = 69
 	exSoftware    = 70
 	exCantCreat   = 73
 	exIOErr       = 74
 	exTempFail    = 75
+	exNoPerm      = 77
 	exConfig      = 78
 )
 

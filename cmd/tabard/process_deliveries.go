@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"tabard/internal/deliver"
@@ -37,7 +38,9 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 	c.OnEdge(func(e privsep.Endpoint) {
 		switch {
 		case e.Name == edgeControl:
-			serve(context.WithoutCancel(ctx), log, e, func(s *rpc.Server) (func(), error) { return nothing, mta.RegisterRoutes(s, m) })
+			serve(context.WithoutCancel(ctx), log, e, func(s *rpc.Server) (func(), error) {
+				return nothing, errors.Join(mta.RegisterRoutes(s, m), mta.RegisterExplainer(s, m))
+			})
 		case !setLinks(e, map[string]*rpc.Link{edgeOutbound: toLookup, edgeRelay: toQueue}):
 			serveCounts(context.WithoutCancel(ctx), log, e, m.Counts)
 		}

@@ -95,4 +95,9 @@ func TestStatusOfTables(t *testing.T) {
 			t.Errorf("status lacks %s:\n%s", want, text)
 		}
 	}
+	// explain asks the same server, of lookup and of mta.
+	told := tabard(t, "-c", s.config, "explain", "--auth", s.user, "--tls", s.user, "x@[192.0.2.1]")
+	if !strings.Contains(told, "<mail> relayhost [192.0.2.1]: no row") || !strings.Contains(told, "host      smtp+tls://192.0.2.1:25 (MX 0)") {
+		t.Errorf("explain prints\n%s", told)
+	}
 }

@@ -63,14 +63,30 @@ func (d Dialect) ParseRelayURL(s string) (RelayURL, error) {
 	return u, nil
 }
 
+// CutRelayOrder splits "URL PRIORITY WEIGHT", as a table may hold it, where both
+// numbers, or the second, may be missing.
+func CutRelayOrder(s string) (url string, order []int) {
+	url = strings.TrimSpace(s)
+	for len(order) < 2 {
+		i := strings.LastIndexAny(url, " \t")
+		n, err := strconv.Atoi(url[i+1:])
+		if err != nil {
+			break
+		}
+		url, order = strings.TrimSpace(url[:i+1]), append([]int{n}, order...)
+	}
+	return url, order
+}
+
 // parseRelayURLs reads what a table may answer: URLs in order of preference, with
-// commas between them.
+// commas between them, each perhaps with its priority and weight.
 func (d Dialect) parseRelayURLs(s string) ([]RelayURL, error) {
 	var all []RelayURL
 	for one := range strings.SplitSeq(s, ",") {
 		if one = strings.TrimSpace(one); one == "" {
 			continue
 		}
+		one, _ = CutRelayOrder(one)
 		u, err := d.ParseRelayURL(one)
 		if err != nil {
 			return nil, err

@@ -25,20 +25,21 @@ func newCache(max int) *cache {
 	return &cache{max: max, byKey: make(map[question]*list.Element), used: list.New()}
 }
 
-func (c *cache) get(q question, now time.Time) (*answer, bool) {
+// get returns an answer and how much longer it is believed.
+func (c *cache) get(q question, now time.Time) (*answer, time.Duration, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	el, ok := c.byKey[q]
 	if !ok {
-		return nil, false
+		return nil, 0, false
 	}
 	e := el.Value.(*entry)
 	if !now.Before(e.expires) {
 		c.remove(el)
-		return nil, false
+		return nil, 0, false
 	}
 	c.used.MoveToFront(el)
-	return e.ans, true
+	return e.ans, e.expires.Sub(now), true
 }
 
 func (c *cache) put(q question, ans *answer, now time.Time) {

@@ -301,6 +301,36 @@ func TestCallerLeavesOthersStay(t *testing.T) {
 	}
 }
 
+func TestTrace(t *testing.T) {
+	_, r := start(t, zone+"short.example. 60 MX 10 b.example.org.")
+	var told dns.Trace
+	ctx := dns.WithTrace(t.Context(), &told)
+	for range 2 {
+		_, _ = r.MX(ctx, "short.example")
+	}
+	_, _ = r.MX(ctx, "gone.example")
+	_, _ = r.MX(ctx, "localhost")
+	_, _ = r.Addrs(ctx, "b.example.org")
+	var lines []string
+	for _, a := range told.Asked() {
+		lines = append(lines, fmt.Sprintf("%s %v %s %v %s", a.Question, a.Answers, a.TTL, a.Hosts, a.Fault))
+	}
+	slices.Sort(lines)
+	want := []string{
+		"A of b.example.org [192.0.2.3] 1h0m0s false ", "AAAA of b.example.org [] 30s false AAAA of b.example.org: no such record",
+		"MX of gone.example [] 30s false MX of gone.example: domain does not exist", "MX of localhost [0 localhost.] 0s true ",
+		"MX of short.example [10 b.example.org.] 1m0s false ",
+	}
+	if !slices.Equal(lines, want) {
+		t.Errorf("traced\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+	}
+	var again dns.Trace
+	_, _ = r.MX(dns.WithTrace(t.Context(), &again), "short.example")
+	if a := again.Asked(); len(a) != 1 || !a[0].Cached || a[0].TTL <= 0 || a[0].TTL > time.Minute {
+		t.Errorf("from the cache: %+v", a)
+	}
+}
+
 func BenchmarkCachedMX(b *testing.B) {
 	srv := dnstest.Start(b, zone)
 	r := dns.New(dns.Config{Servers: []string{srv.Addr()}})

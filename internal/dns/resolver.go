@@ -46,16 +46,19 @@ func New(cfg Config) *Resolver {
 
 // ask answers from the cache, or asks once for everybody who wants to know.
 func (r *Resolver) ask(ctx context.Context, q question) (*answer, error) {
-	ans, ok := r.cache.get(q, time.Now())
-	if !ok {
+	ans, left, known := r.cache.get(q, time.Now())
+	if !known {
 		var err error
 		ans, err = r.flight.do(ctx, q, r.cfg.total(), func(ctx context.Context) (*answer, error) {
 			return r.resolve(ctx, q)
 		})
 		if err != nil {
+			traceAnswer(ctx, q, nil, 0, false, err)
 			return nil, err
 		}
+		left = ans.ttl
 	}
+	traceAnswer(ctx, q, ans, left, known, ans.err)
 	return ans, ans.err
 }
 

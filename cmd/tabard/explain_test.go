@@ -1,0 +1,76 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"tabard/internal/dns/dnstest"
+)
+
+const explainConf = `hostname mx.example.org
+table ours    { "example.org" }
+table aliases { "sales" = "alice, bob@partner.example" }
+table users   { "alice" = "1000:1000:/home/alice" }
+table routes  { "partner.example" = "tls://partner@mail.partner.example:587 10, smtp+tls+mx:// 20" }
+table secrets { "partner" = "customer:SECRET" }
+
+listen on 192.0.2.25
+
+action "in"  maildir "/var/mail/%{user.username}" alias <aliases> userbase <users>
+action "out" relay domain <routes> auth <secrets>
+
+match from any for domain <ours> action "in"
+match from local for any action "out"
+`
+
+const explainZone = `
+mail.partner.example. 600 A 198.51.100.1
+partner.example.      3600 MX 10 mx1.partner.example.
+partner.example.      3600 MX 20 mx2.partner.example.
+mx1.partner.example.  3600 A 198.51.100.2
+mx1.partner.example.  3600 AAAA 2001:db8::2
+mx2.partner.example.  3600 A 198.51.100.3
+`
+
+// docs/relay.md shows what `tabard explain` prints; the exit code says it shortly.
+func TestExplain(t *testing.T) {
+	srv := dnstest.Start(t, explainZone)
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "tabard.conf")
+	text := "resolver " + srv.Addr() + "\nqueue sqlite:" + filepath.Join(dir, "q.db") + "\n" + explainConf
+	if err := os.WriteFile(conf, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	explain := func(code int, args ...string) string {
+		t.Helper()
+		var out, errs strings.Builder
+		got := execute(append([]string{"explain", "--direct", "-c", conf}, args...), strings.NewReader(""), &out, &errs)
+		if got != code {
+			t.Errorf("explain %v: exit code %d, want %d\n%s%s", args, got, code, out.String(), errs.String())
+		}
+		return strings.ReplaceAll(out.String(), dir, "/etc/tabard")
+	}
+	shown := explain(0, "carol@example.net", "sales@example.org")
+	doc, err := os.ReadFile("../../docs/relay.md")
+	if err != nil || !strings.Contains(string(doc), "```\n"+shown+"```\n") || !strings.Contains(string(doc), "```\n"+explainConf+"```\n") {
+		t.Errorf("docs/relay.md lacks (%v):\n%s\nor its configuration", err, shown)
+	}
+	if strings.Contains(shown, "SECRET") {
+		t.Error("a password is shown")
+	}
+	var e explanation
+	if err := json.Unmarshal([]byte(explain(0, "--json", "<>", "x@partner.example")), &e); err != nil || len(e.Relays) != 1 || len(e.Relays[0].Hosts) != 3 {
+		t.Errorf("%v: %+v", err, e)
+	}
+	explain(exNoUser, "a@b.example", "nobody@example.org")
+	explain(exNoPerm, "--client", "203.0.113.9", "a@b.example", "x@partner.example")
+	explain(exDataErr, "a@b.example", "no address")
+	explain(exNoHost, "a@b.example", "x@nowhere.example")
+	explain(exUsage, "not an address", "x@partner.example")
+	explain(exUsage, "--client", "nonsense", "a@b.example", "x@partner.example")
+	srv.Set("away.example", dnstest.ServFail)
+	explain(exTempFail, "a@b.example", "x@away.example")
+}
