@@ -20,17 +20,19 @@ func newIdlers(keep time.Duration) *idlers {
 	return &idlers{keep: keep, byKey: make(map[string][]*session)}
 }
 
-// take returns, of the sessions that fit, the one that was used last, or nil.
-func (p *idlers) take(key string, fits func(*session) bool) *session {
+// list returns the sessions of a destination, the one that was used last at the
+// end. Whoever wants one has to claim it.
+func (p *idlers) list(key string) []*session {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, s := range slices.Backward(p.byKey[key]) {
-		if fits(s) {
-			p.drop(s)
-			return s
-		}
-	}
-	return nil
+	return slices.Clone(p.byKey[key])
+}
+
+// claim takes a session; false means that somebody else has it, or that it ended.
+func (p *idlers) claim(s *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.drop(s)
 }
 
 // put keeps a session, or ends it if there is no more to come.

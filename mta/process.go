@@ -3,6 +3,7 @@ package mta
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"tabard/lookup"
@@ -152,18 +153,17 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 	return nil, returned("stopping")
 }
 
-// reuse returns a session that waits and keeps what the message in hand asks for.
+// reuse returns a session that waits and keeps what the message in hand asks for;
+// of several, the one that was used last.
 func (m *MTA) reuse(ctx context.Context, d *destination) *session {
-	var p policy
-	s := m.idle.take(d.key, func(s *session) bool {
-		var err error
-		p, err = decide(ctx, s.host, d.parties(s.host))
-		return err == nil && p.permits(s.channel) == nil && m.paused(s.host) == nil
-	})
-	if s != nil {
-		s.host.policy = p
+	for _, s := range slices.Backward(m.idle.list(d.key)) {
+		p, err := decide(ctx, s.host, d.parties(s.host))
+		if err == nil && p.permits(s.channel) == nil && m.paused(s.host) == nil && m.idle.claim(s) {
+			s.host.policy = p
+			return s
+		}
 	}
-	return s
+	return nil
 }
 
 // done keeps a session for the next message, or ends it.
