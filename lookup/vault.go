@@ -53,6 +53,21 @@ func Servable(c config.Custody) func(table.Row) error {
 	}
 }
 
+// Signable returns a judge of dkim answers: the public keys, in the order of the
+// answer, of the private ones that a server with the same custody files would sign
+// with, or why it could not.
+func Signable(c config.Custody) func(table.Row) ([]crypto.PublicKey, error) {
+	v := newVault(c, newPEMFiles(), slog.New(slog.DiscardHandler))
+	return func(row table.Row) ([]crypto.PublicKey, error) {
+		pairs, _, err := v.parseDKIM(row)
+		var public []crypto.PublicKey
+		for _, p := range pairs {
+			public = append(public, p.signer.Public())
+		}
+		return public, err
+	}
+}
+
 // refresh reads the files if they changed, and returns a number that is another
 // one then: what could not be opened before is worth another try.
 func (v *vault) refresh() uint64 {

@@ -76,7 +76,7 @@ func parseDKIMKey(selector, text string) (DKIMKey, error) {
 		k.File = file
 		return k, nil
 	}
-	block, err := keyBlock(text)
+	block, err := KeyBlock(text)
 	if err != nil {
 		return DKIMKey{}, err
 	}
@@ -111,15 +111,16 @@ func (o Opener) OpenDKIM(b *pem.Block) (crypto.Signer, error) {
 
 // ReadDKIM reads the private key in a text: PEM, or base64 of PEM or of DER.
 func (o Opener) ReadDKIM(text string) (crypto.Signer, error) {
-	block, err := keyBlock(text)
+	block, err := KeyBlock(text)
 	if err != nil {
 		return nil, err
 	}
 	return o.OpenDKIM(block)
 }
 
-// keyBlock finds the private key in PEM, base64 of PEM or base64 of DER.
-func keyBlock(text string) (*pem.Block, error) {
+// KeyBlock finds the private key of a dkim answer, which is PEM, base64 of PEM or
+// base64 of DER. It may be sealed or encrypted. Errors never quote it.
+func KeyBlock(text string) (*pem.Block, error) {
 	if blocks, err := pemBlocks(text); err == nil {
 		for _, b := range blocks {
 			if strings.HasSuffix(b.Type, "PRIVATE KEY") {

@@ -5,7 +5,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
+
+	"tabard/internal/sealing"
 )
 
 // Bounds of one PEM answer.
@@ -61,6 +64,22 @@ func unwrapBase64(text string) (string, error) {
 		return "", errors.New("neither PEM nor base64 of PEM")
 	}
 	return string(b), nil
+}
+
+// SealedBy names the master keys of the sealed private keys in a text, each once. A
+// text that is not PEM has none.
+func SealedBy(text string) []string {
+	blocks, err := pemBlocks(text)
+	if err != nil {
+		return nil
+	}
+	var ids []string
+	for _, b := range blocks {
+		if id := sealing.SealedBy(b); b.Type == sealing.BlockType && !slices.Contains(ids, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // PublicPEM returns the certificate blocks of a text that may hold keys too, and

@@ -122,7 +122,7 @@ func TestSealForms(t *testing.T) {
 		{Chain: p.Key + p.Chain},
 	} {
 		sealed, err := Sealer{table.Opener{Ring: ring}}.Seal(pair)
-		if kept, by := sealed.protection(); err != nil || kept != KeptSealed || len(by) != 1 || sealed.Chain != p.Chain {
+		if by := table.SealedBy(sealed.Key); err != nil || sealed.kept() != KeptSealed || len(by) != 1 || sealed.Chain != p.Chain {
 			t.Errorf("%+v, %v", sealed, err)
 		}
 	}

@@ -1,6 +1,6 @@
 // Package provision edits the provisioning schema in a SQLite or PostgreSQL
-// database: what `tabard user`, `domain`, `alias`, `relay` and `cert` do. Servers
-// that use the database are told of each change.
+// database: what `tabard user`, `domain`, `alias`, `relay`, `cert` and `dkim` do.
+// Servers that use the database are told of each change.
 package provision
 
 import (
@@ -103,10 +103,15 @@ func explain(what string, err error) error {
 // list runs a query and collects its rows by scan.
 func list[T any](ctx context.Context, d *DB, query string, scan func(scan func(...any) error) (T, error), args ...any) ([]T, error) {
 	rows, err := d.db.QueryContext(ctx, d.d.text(query), args...)
+	return collected(rows, err, scan)
+}
+
+// collected is what scan makes of the rows of a query, which it closes.
+func collected[T any](rows *sql.Rows, err error, scan func(scan func(...any) error) (T, error)) ([]T, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
+	defer func() { _ = rows.Close() }() // Err tells what Close would
 	var all []T
 	for rows.Next() {
 		v, err := scan(rows.Scan)

@@ -75,6 +75,7 @@ func TestDialects(t *testing.T) {
 				"import": testImport, "bad lines": testImportBad, "headings": testImportHeading,
 				"import groups": testImportGroups, "import certificates": testImportCertificates, "configs": testConfigs, "identities": testIdentities, "policies": testPolicies, "import limits": testImportLimits,
 				"removed users": testRemovedUser, "own certificates": testOwnCertificate,
+				"dkim": testDKIM, "refused dkim": testDKIMRefuses, "seal dkim": testDKIMSeal, "import dkim": testImportDKIM,
 			} {
 				t.Run(name, func(t *testing.T) { test(t, open) })
 			}

@@ -20,9 +20,10 @@ const toolTimeout = time.Minute
 func newCheck(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "check",
-		Short: "Check the configuration, every table and every certificate",
+		Short: "Check the configuration, every table, certificate and key",
 		Long: `Check reads the configuration, asks every table for what it is used for, and looks at
-every certificate, authority and relay URL. Each problem is one line with its place.`,
+every certificate, key that signs mail, authority and relay URL. Each problem is one
+line with its place.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := g.load()
@@ -33,7 +34,7 @@ every certificate, authority and relay URL. Each problem is one line with its pl
 				return err
 			}
 			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
-				return g.report(cmd, append(svc.Check(ctx), certProblems(ctx, cfg, time.Now())...))
+				return g.report(cmd, append(svc.Check(ctx), rowProblems(ctx, cfg, time.Now())...))
 			})
 		},
 	}
@@ -42,32 +43,60 @@ every certificate, authority and relay URL. Each problem is one line with its pl
 // endsSoon is when check warns of a certificate that is about to end.
 const endsSoon = 14 // days
 
-// certProblems looks at every certificate of our own schema, asked for or not. A
-// table that cannot be opened is a problem that others have told of.
-func certProblems(ctx context.Context, cfg *config.Config, now time.Time) []lookup.Problem {
+// rowProblems looks at every certificate and every dkim key of our own schema, asked
+// for or not. A table that cannot be opened is a problem that others have told of.
+func rowProblems(ctx context.Context, cfg *config.Config, now time.Time) []lookup.Problem {
 	var found []lookup.Problem
-	used := certTables(cfg)
+	serve, sign := certTables(cfg), dkimTables(cfg)
 	for _, t := range cfg.Tables {
 		src, own, err := database(t)
-		if err != nil || !own || !used[t.Name] {
+		if err != nil || !own || !serve[t.Name] && !sign[t.Name] {
 			continue
 		}
 		db, err := provision.Open(ctx, src)
 		if err != nil {
 			continue
 		}
-		all, err := db.ListCertificates(ctx, lookup.Servable(cfg.Custody))
-		if err := errors.Join(err, db.Close()); err != nil {
-			continue
+		if serve[t.Name] {
+			found = append(found, certProblems(ctx, cfg, t, db, now)...)
 		}
-		for _, line := range certRows(cfg, t.Name, all, now) {
-			served := line.State == inUse
-			if cause := line.State; !served || line.Days < endsSoon {
-				if served {
-					cause = fmt.Sprintf("ends in %d days", line.Days)
-				}
-				found = append(found, lookup.Problem{Pos: t.Pos, Table: t.Name, Service: "cert", Cause: fmt.Sprintf("%s, id %d: %s", line.Name, line.ID, cause), Warning: true})
+		if sign[t.Name] {
+			found = append(found, dkimProblems(ctx, cfg, t, db)...)
+		}
+		_ = db.Close() // nothing was written
+	}
+	return found
+}
+
+func certProblems(ctx context.Context, cfg *config.Config, t config.Table, db *provision.DB, now time.Time) []lookup.Problem {
+	all, err := db.ListCertificates(ctx, lookup.Servable(cfg.Custody))
+	if err != nil {
+		return []lookup.Problem{{Pos: t.Pos, Table: t.Name, Service: "cert", Cause: err.Error()}}
+	}
+	var found []lookup.Problem
+	for _, line := range certRows(cfg, t.Name, all, now) {
+		served := line.State == inUse
+		if cause := line.State; !served || line.Days < endsSoon {
+			if served {
+				cause = fmt.Sprintf("ends in %d days", line.Days)
 			}
+			found = append(found, lookup.Problem{Pos: t.Pos, Table: t.Name, Service: "cert", Cause: fmt.Sprintf("%s, id %d: %s", line.Name, line.ID, cause), Warning: true})
+		}
+	}
+	return found
+}
+
+// dkimProblems are no mere warnings: mail of a domain waits while one of its rows is
+// broken.
+func dkimProblems(ctx context.Context, cfg *config.Config, t config.Table, db *provision.DB) []lookup.Problem {
+	all, err := db.ListDKIMKeys(ctx, lookup.Signable(cfg.Custody))
+	if err != nil {
+		return []lookup.Problem{{Pos: t.Pos, Table: t.Name, Service: "dkim", Cause: err.Error()}}
+	}
+	var found []lookup.Problem
+	for _, k := range all {
+		if state := describeDKIM(cfg, t.Name, k).State; state != inUse {
+			found = append(found, lookup.Problem{Pos: t.Pos, Table: t.Name, Service: "dkim", Cause: fmt.Sprintf("%s, selector %s: %s", k.Domain, k.Selector, state)})
 		}
 	}
 	return found

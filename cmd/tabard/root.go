@@ -52,7 +52,7 @@ Start with:  tabard quickstart`,
 	flags.BoolVar(&g.json, "json", false, "print lists as JSON")
 	root.AddCommand(
 		newQuickstart(), newRun(g), newReload(g), newConfig(g), newCheck(g), newMigrate(g), newStatus(g),
-		newUser(g), newDomain(g), newAlias(g), newSender(g), newRelay(g), newTLSPolicy(g), newCert(g), newCA(g), newIdentity(g), newSeal(g),
+		newUser(g), newDomain(g), newAlias(g), newSender(g), newRelay(g), newTLSPolicy(g), newCert(g), newDKIM(g), newCA(g), newIdentity(g), newSeal(g),
 		newLookup(g), newExplain(g), newQueue(g), newRoute(g), newSendmail(), newMan(),
 	)
 	return root

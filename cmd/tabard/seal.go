@@ -27,6 +27,7 @@ process lookup has to read. The first one in it seals; all of them open.
 
   tabard seal new-key                 make the file, or put a new key in front
   tabard cert add NAME ... --seal     store a certificate with its key sealed
+  tabard dkim add ... --seal          store a key that signs mail, sealed
   tabard seal rotate                  new key, and every sealed key under it
 
 Where several servers share a database, give all of them the new file between
@@ -210,6 +211,9 @@ func forgetMasterKeys(ctx context.Context, cfg *config.Config, db *provision.DB,
 	}
 	needed := make(map[string]bool)
 	for _, r := range rows {
+		if r.Unknown != nil {
+			return exitf(exNoInput, "sealed anew, but no master key was taken out: nobody knows which ones are needed: %w", r.Unknown)
+		}
 		for _, id := range r.MasterKeys {
 			needed[id] = true
 		}
@@ -218,9 +222,13 @@ func forgetMasterKeys(ctx context.Context, cfg *config.Config, db *provision.DB,
 }
 
 func (e *editor) sealList() *cobra.Command {
-	return lister(e, "List how the private keys of certificates are kept", []string{"ID", "NAME", "KEPT", "MASTER KEY"}, (*provision.DB).Protections,
+	return lister(e, "List how the private keys of certificates and for signing mail are kept", []string{"SERVICE", "ID", "NAME", "KEPT", "MASTER KEY"}, (*provision.DB).Protections,
 		func(p provision.Protection) []string {
-			return []string{strconv.FormatInt(p.ID, 10), p.Name, p.Kept, dash(strings.Join(p.MasterKeys, ", "))}
+			id := "-"
+			if p.ID != 0 {
+				id = strconv.FormatInt(p.ID, 10)
+			}
+			return []string{p.Service, id, p.Name, p.Kept, dash(strings.Join(p.MasterKeys, ", "))}
 		})
 }
 
