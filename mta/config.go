@@ -5,9 +5,12 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"tabard/internal/dns"
+	"tabard/lookup"
 )
 
 // Resolver is what mta asks of DNS; *dns.Resolver is one.
@@ -33,22 +36,89 @@ type Config struct {
 	SMTPPort  string // port of MXs; default "25"
 	SMTPSPort string // second port of ssl:// URLs; default "465"
 	Limits    Limits
+	ForDomain map[string]Limits // instead, for mail to a domain or over a relay host
 	Timeouts  Timeouts
 	// StopTimeout is how long running transactions may take to finish once Run
 	// was told to stop; default 30 s.
 	StopTimeout time.Duration
 }
 
-// Limits are upper bounds.
+// Limits are upper bounds. Those of connections are under what they are named
+// after; 0 is no limit where no default is given.
 type Limits struct {
-	InFlight       int // jobs taken from the queue and not done; default 1000
-	PerDestination int // transactions at once of one destination; default 20
-	Waiting        int // jobs waiting for a place at one destination; default a quarter of InFlight
+	InFlight   int // jobs taken from the queue and not done; default 1000
+	Waiting    int // jobs waiting for a place at one set of servers; default a quarter of InFlight
+	Recipients int // recipients in one transaction; default 100
+	Hosts      int // hosts tried for one message; default 10
+	Addresses  int // addresses of one family tried of one host; default 4
+
+	// The following may differ between destinations (Config.ForDomain).
+
+	PerDestination int // messages on their way at once to one set of servers; default 20
 	PerHost        int // connections at once to one address; default 100
-	Messages       int // messages sent over one connection; default 100
-	Recipients     int // recipients in one transaction; default 100
-	Hosts          int // hosts tried for one message; default 10
-	Addresses      int // addresses of one family tried of one host; default 4
+	PerRoute       int // from one source address to one address
+	PerSource      int // from one source address
+	PerConnector   int // from one source address to one destination
+	PerDomain      int // for one destination domain
+
+	// How long after the beginning of one connection the next may begin.
+	DelayHost, DelayRoute, DelaySource, DelayConnector, DelayRelay, DelayDomain time.Duration
+
+	Reconnect   time.Duration // the same, after the end of one from the same source to the same address
+	Messages    int           // messages sent over one connection; default 100
+	Failures    int           // recipients refused over one connection before it is ended; default 25
+	Transaction time.Duration // between two messages over one connection
+	KeepAlive   time.Duration // how long an unused connection is kept; default Timeouts.Idle
+	Family      Family        // of the addresses that are used
+}
+
+// Family restricts addresses to those of IPv4 or IPv6.
+type Family uint8
+
+// The restrictions.
+const (
+	AnyFamily Family = iota
+	IPv4
+	IPv6
+)
+
+// only returns the addresses that are of the family. Sockets are of every one.
+func (f Family) only(addrs []string) []string {
+	if f == AnyFamily {
+		return addrs
+	}
+	return slices.DeleteFunc(addrs, func(addr string) bool {
+		ip, err := netip.ParseAddr(addr)
+		return err == nil && ip.Unmap().Is4() != (f == IPv4)
+	})
+}
+
+// most is how many messages of one destination, to so many hosts, can be on
+// their way at once by the limits on connections.
+func (l *Limits) most(hosts int) int {
+	n := l.PerDestination
+	for _, limit := range []int{l.PerConnector, l.PerDomain, l.PerSource, l.PerHost * hosts, l.PerRoute * hosts} {
+		if limit > 0 {
+			n = min(n, limit)
+		}
+	}
+	return n
+}
+
+// limits returns the limits of a destination, and whom they are set for: its
+// domain, or the first host of its route; empty for those of all.
+func (m *MTA) limits(domain string, route *lookup.Route) (*Limits, string) {
+	names := []string{domain}
+	if len(route.Hosts) > 0 {
+		names = append(names, route.Hosts[0].Host)
+	}
+	for _, name := range names {
+		name = strings.ToLower(name)
+		if l, ok := m.cfg.ForDomain[name]; ok {
+			return &l, name
+		}
+	}
+	return &m.cfg.Limits, ""
 }
 
 // Timeouts bound every wait for a peer. The defaults of the dialogue are those
@@ -77,17 +147,28 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &c.Limits
+	c.Timeouts = c.Timeouts.withDefaults()
+	c.Limits = c.Limits.withDefaults(c.Timeouts.Idle)
+	own := make(map[string]Limits, len(c.ForDomain))
+	for name, l := range c.ForDomain {
+		own[name] = l.withDefaults(c.Timeouts.Idle)
+	}
+	c.ForDomain = own
+	return c
+}
+
+func (l Limits) withDefaults(idle time.Duration) Limits {
 	l.InFlight = or(l.InFlight, 1000)
-	l.PerDestination = or(l.PerDestination, 20)
 	l.Waiting = or(l.Waiting, max(1, l.InFlight/4))
-	l.PerHost = or(l.PerHost, 100)
-	l.Messages = or(l.Messages, 100)
 	l.Recipients = or(l.Recipients, 100)
 	l.Hosts = or(l.Hosts, 10)
 	l.Addresses = or(l.Addresses, 4)
-	c.Timeouts = c.Timeouts.withDefaults()
-	return c
+	l.PerDestination = or(l.PerDestination, 20)
+	l.PerHost = or(l.PerHost, 100)
+	l.Messages = or(l.Messages, 100)
+	l.Failures = or(l.Failures, 25)
+	l.KeepAlive = or(l.KeepAlive, idle)
+	return l
 }
 
 func (t Timeouts) withDefaults() Timeouts {

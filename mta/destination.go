@@ -18,6 +18,9 @@ type destination struct {
 	domain string // empty when the route leads to the same hosts for every domain
 	route  lookup.Route
 	helo   string
+	name   string  // of the mail's domain
+	limits *Limits // that are in force for the message in hand
+	own    string  // the domain or relay host that these limits are set for; empty: all
 
 	// What the message in hand wants; sessions are shared without regard to it,
 	// as far as they keep that, too.
@@ -27,7 +30,8 @@ type destination struct {
 
 // destinationOf names the destination of a job whose route was just looked up.
 func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destination {
-	d := &destination{action: action, domain: domain, route: route, helo: or(route.Helo, m.cfg.Hostname)}
+	d := &destination{action: action, domain: domain, route: route, helo: or(route.Helo, m.cfg.Hostname), name: domain}
+	d.limits, d.own = m.limits(domain, &route)
 	var urls []string
 	for _, u := range route.Hosts {
 		urls = append(urls, fmt.Sprintf("%s %q %q %s %t", u.Scheme, u.Label, u.Host, u.Port, u.MX))

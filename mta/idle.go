@@ -9,15 +9,14 @@ import (
 // idlers keeps sessions that have nothing to do, for a short time, for the next
 // message of the same destination.
 type idlers struct {
-	keep   time.Duration
 	mu     sync.Mutex
 	closed bool
 	byKey  map[string][]*session
 	ending sync.WaitGroup
 }
 
-func newIdlers(keep time.Duration) *idlers {
-	return &idlers{keep: keep, byKey: make(map[string][]*session)}
+func newIdlers() *idlers {
+	return &idlers{byKey: make(map[string][]*session)}
 }
 
 // list returns the sessions of a destination, the one that was used last at the
@@ -43,7 +42,7 @@ func (p *idlers) put(s *session) {
 		s.quit("quit")
 		return
 	}
-	s.timer = time.AfterFunc(p.keep, func() { p.expire(s) })
+	s.timer = time.AfterFunc(s.dest.limits.KeepAlive, func() { p.expire(s) })
 	p.byKey[s.dest.key] = append(p.byKey[s.dest.key], s)
 	p.mu.Unlock()
 }
@@ -61,10 +60,10 @@ func (p *idlers) expire(s *session) {
 	}
 }
 
-// evict ends one session to an address, to make room for another destination.
-func (p *idlers) evict(addr string) {
+// evict ends one session under a limit, to make room for another destination.
+func (p *idlers) evict(key string) {
 	p.mu.Lock()
-	s := p.find(addr)
+	s := p.find(key)
 	if s != nil {
 		p.drop(s)
 	}
@@ -74,10 +73,10 @@ func (p *idlers) evict(addr string) {
 	}
 }
 
-func (p *idlers) find(addr string) *session {
+func (p *idlers) find(key string) *session {
 	for _, list := range p.byKey {
 		for _, s := range list {
-			if s.addr == addr {
+			if slices.Contains(s.spot.keys, key) {
 				return s
 			}
 		}

@@ -87,7 +87,8 @@ func (m *MTA) lane(ctx context.Context, d *destination) (*lane, *failure) {
 		names[i] = h.server()
 	}
 	slices.Sort(names)
-	return m.lanes.learn(d.key, strings.Join(slices.Compact(names), " "), m.cfg.Limits.PerDestination), nil
+	names = slices.Compact(names)
+	return m.lanes.learn(d.key, strings.Join(names, " "), d.own, d.limits.most(len(names))), nil
 }
 
 // find returns what is known of a destination's lane, or nil.
@@ -101,15 +102,17 @@ func (s *lanes) find(dest string) *lane {
 	return k.lane
 }
 
-// learn notes that a destination's mail goes to the servers named by key.
-func (s *lanes) learn(dest, key string, most int) *lane {
+// learn notes which servers a destination's mail goes to. One with limits of its
+// own has its own lane.
+func (s *lanes) learn(dest, servers, own string, most int) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
 	s.makeRoom(now)
+	key := own + " " + servers
 	l := s.byKey[key]
 	if l == nil {
-		l = &lane{key: key, most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
+		l = &lane{key: servers, most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
 		s.byKey[key] = l
 	}
 	l.most = most

@@ -117,7 +117,7 @@ func TestLaneLimit(t *testing.T) {
 	now := time.Unix(1000, 0)
 	s := newLanes(10)
 	s.now = func() time.Time { return now }
-	l := s.learn("d", "servers", 20)
+	l := s.learn("d", "servers", "", 20)
 	pass := func(n int, m mood) {
 		var all []*ticket
 		for range n {
@@ -153,7 +153,7 @@ func TestLaneLimit(t *testing.T) {
 
 func TestLaneLine(t *testing.T) {
 	s := newLanes(1)
-	l := s.learn("d", "servers", 1)
+	l := s.learn("d", "servers", "", 1)
 	first, err := s.enter(t.Context(), l, "d")
 	if err != nil {
 		t.Fatal(err)
@@ -200,13 +200,13 @@ func TestLanesBounded(t *testing.T) {
 	s := newLanes(1)
 	s.now = func() time.Time { return now }
 	for i := range laneEntries + 100 {
-		s.learn(fmt.Sprint(i), fmt.Sprint(i), 20)
+		s.learn(fmt.Sprint(i), fmt.Sprint(i), "", 20)
 	}
 	if len(s.byKey) > laneEntries || len(s.known) > laneEntries {
 		t.Errorf("%d lanes, %d destinations", len(s.byKey), len(s.known))
 	}
 	now = now.Add(time.Hour)
-	s.learn("new", "new", 20)
+	s.learn("new", "new", "", 20)
 	if len(s.byKey) != 1 || len(s.known) != 1 {
 		t.Errorf("%d lanes, %d destinations after all were forgotten", len(s.byKey), len(s.known))
 	}

@@ -30,7 +30,7 @@ type MTA struct {
 	queue     queue.Worker
 	lanes     *lanes
 	holds     atomic.Pointer[[]queue.Hold] // on routes, as of the last jobs
-	perHost   *limiter                     // connections, by address
+	conns     *limiter                     // connections
 	idle      *idlers
 	penalties *penalties
 	families  *families
@@ -48,8 +48,8 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 	m := &MTA{
 		cfg: cfg, lookup: l, queue: w,
 		lanes:     newLanes(cfg.Limits.Waiting),
-		perHost:   newLimiter(cfg.Limits.PerHost, cfg.Limits.InFlight),
-		idle:      newIdlers(cfg.Timeouts.Idle),
+		conns:     newLimiter(cfg.Limits.InFlight),
+		idle:      newIdlers(),
 		penalties: newPenalties(time.Now),
 		families:  &families{now: time.Now},
 		signed:    otter.Must(&otter.Options[string, *signed]{MaximumSize: maxSigned}),

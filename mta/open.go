@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"time"
 
 	"tabard/queue"
 )
@@ -43,6 +42,9 @@ func (m *MTA) openHost(ctx context.Context, d *destination, h *host) (*session, 
 	if fail != nil {
 		fail.security = h.policy.security()
 		return nil, fail
+	}
+	if addrs = d.limits.Family.only(addrs); len(addrs) == 0 {
+		return nil, deferred("4.4.1", "address family mismatch on destination "+h.name)
 	}
 	for _, addr := range addrs {
 		s, ref := m.openAddr(ctx, d, h, addr)
@@ -159,7 +161,8 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	network, address, addr string, o opening) (*session, *refusal) {
 	log := m.cfg.Logger.With("session", newID())
 	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
-	if ref := m.place(ctx, addr); ref != nil {
+	spot, ref := m.place(ctx, d, addr)
+	if ref != nil {
 		m.count.refused(ref)
 		log.Info("mta error", "reason", ref.Error())
 		return nil, ref
@@ -171,7 +174,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		m.families.note(addr, err)
 	}
 	if err != nil {
-		m.perHost.release(addr)
+		spot.abandon()
 		log.Info("mta error", "reason", err.Error())
 		ref := &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
 		m.count.refused(ref)
@@ -182,29 +185,13 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	ch, ref := m.introduce(ctx, l, d, h, o, log)
 	if ref != nil {
 		l.close()
-		m.perHost.release(addr)
+		spot.end()
 		m.count.refused(ref)
 		log.Info("mta error", "reason", ref.Error())
 		log.Info("mta disconnected", "reason", "error", "messages", 0)
 		return nil, ref
 	}
-	return m.newSession(l, d, h, addr, ch, log), nil
-}
-
-// place waits for one of the connections that an address may have, but not
-// longer than a connection may take.
-func (m *MTA) place(ctx context.Context, addr string) *refusal {
-	if m.perHost.full(addr) {
-		m.idle.evict(addr)
-	}
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeouts.Connect)
-	defer cancel()
-	if err := m.perHost.acquire(ctx, addr); err != nil {
-		return &refusal{
-			fault: faultConnect, err: fmt.Errorf("too many connections to %s", addr), until: time.Now().Add(penaltyUnit), silent: true,
-		}
-	}
-	return nil
+	return m.newSession(l, d, h, spot, addr, ch, log), nil
 }
 
 // introduce is the dialogue from the greeting to the point where mail can be

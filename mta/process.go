@@ -103,6 +103,7 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (res
 		}
 		for len(todo) > 0 && s.usable() {
 			n := min(len(todo), m.cfg.Limits.Recipients)
+			s.rest(stop)
 			t := s.begin(job, todo[:n], d.route.MailFrom)
 			t.signatures = signed.header
 			t.run(m.hard)
@@ -168,7 +169,7 @@ func (m *MTA) reuse(ctx context.Context, d *destination) *session {
 
 // done keeps a session for the next message, or ends it.
 func (m *MTA) done(s *session) {
-	if s.usable() {
+	if s.usable() && !m.conns.wanted(s.spot.keys) {
 		m.idle.put(s)
 		return
 	}

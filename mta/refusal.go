@@ -10,13 +10,14 @@ import (
 
 // refusal is why a session could not be opened with one server.
 type refusal struct {
-	fault  fault
-	at     string // what we had said
-	reply  reply  // code 0: there was none
-	err    error
-	host   string    // who said so
-	until  time.Time // the server is not tried before
-	silent bool      // known from an earlier attempt: nothing was tried
+	fault   fault
+	at      string // what we had said
+	reply   reply  // code 0: there was none
+	err     error
+	host    string    // who said so
+	until   time.Time // the server is not tried before
+	crowded bool      // a limit of ours is the reason
+	silent  bool      // known from an earlier attempt: nothing was tried
 }
 
 // refuse returns nil if the answer was the one wanted.
@@ -48,6 +49,9 @@ func (r *refusal) failure() *failure {
 	// What a destination demands beyond a connection says nothing about others.
 	if !r.silent && (r.fault == faultConnect || r.fault == faultGreeting || r.fault == faultHello) {
 		f.mood = down
+	}
+	if r.crowded {
+		f.outcome = queue.Returned
 	}
 	if r.reply.code == 0 {
 		f.enhanced = r.enhanced()
@@ -132,5 +136,8 @@ func (f *failure) tells() int {
 	}
 	return 0
 }
+
+// errCrowded says that a connection would be one more than we want.
+func errCrowded(addr string) error { return fmt.Errorf("too many connections to %s", addr) }
 
 var errBusy = errors.New("too many messages are waiting for this destination")

@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"log/slog"
@@ -18,11 +19,14 @@ type session struct {
 	dest     *destination
 	lane     *lane // nil: it was forgotten meanwhile
 	host     *host
+	spot     *spot
 	addr     string // IP address or path of a socket
 	channel  channel
 	conn     *dialogue
 	log      *slog.Logger
-	messages int // transactions begun
+	messages int       // transactions begun
+	failures int       // recipients refused
+	last     time.Time // when a transaction ended
 	timer    *time.Timer
 }
 
@@ -33,18 +37,25 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func (m *MTA) newSession(l *link, d *destination, h *host, addr string, ch channel, log *slog.Logger) *session {
+func (m *MTA) newSession(l *link, d *destination, h *host, sp *spot, addr string, ch channel, log *slog.Logger) *session {
 	l.bind(m.hard)
 	m.count.open.Add(1)
 	m.count.sessions.Add(1)
 	return &session{
-		mta: m, dest: d, lane: m.lanes.opened(d.key), host: h, addr: addr, channel: ch, conn: newDialogue(l), log: log,
+		mta: m, dest: d, lane: m.lanes.opened(d.key), host: h, spot: sp, addr: addr, channel: ch, conn: newDialogue(l), log: log,
 	}
 }
 
 // usable reports whether the session may serve another message.
 func (s *session) usable() bool {
-	return s.conn.err == nil && s.messages < s.mta.cfg.Limits.Messages
+	return s.conn.err == nil && s.messages < s.dest.limits.Messages && s.failures < s.dest.limits.Failures
+}
+
+// rest waits as long as there is to be between two messages.
+func (s *session) rest(ctx context.Context) {
+	if gap := s.dest.limits.Transaction; gap > 0 && s.messages > 0 {
+		pause(ctx, time.Until(s.last.Add(gap)))
+	}
 }
 
 // reset ends a transaction that was given up, keeping the session if the server
@@ -66,7 +77,7 @@ func (s *session) quit(reason string) {
 		reason = s.conn.err.Error()
 	}
 	s.conn.close()
-	s.mta.perHost.release(s.addr)
+	s.spot.end()
 	s.mta.lanes.ended(s.dest.key, s.lane)
 	s.mta.count.open.Add(-1)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)

@@ -275,6 +275,7 @@ func (t *transaction) mood() mood {
 
 // finish sorts the recipients out and leaves the session as it should be.
 func (t *transaction) finish() {
+	t.last = time.Now()
 	for _, r := range t.rcpts {
 		r.result.Security = t.security()
 		if r.result.Outcome == queue.Returned && r.result.ID == (queue.EnvelopeID{}) {
@@ -282,6 +283,9 @@ func (t *transaction) finish() {
 			continue
 		}
 		t.results = append(t.results, r.result)
+		if r.result.Outcome != queue.Delivered {
+			t.failures++
+		}
 		if !t.stale {
 			t.logDelivery(t.job, r.env, r.result)
 		}

@@ -69,33 +69,66 @@ func TestPenaltiesBounded(t *testing.T) {
 }
 
 func TestLimiter(t *testing.T) {
-	l := newLimiter(1, 2)
+	l := newLimiter(2)
+	a, b := bound{key: "a", places: 1}, bound{key: "b", places: 1}
 	ctx, cancel := context.WithCancel(t.Context())
-	if l.full("a") {
+	if l.full(a) {
 		t.Error("full from the start")
 	}
-	if err := l.acquire(ctx, "a"); err != nil || !l.full("a") || l.full("b") {
+	if err := l.acquire(ctx, a); err != nil || !l.full(a) || l.full(b) || l.wanted([]string{"b", "a"}) {
 		t.Fatalf("acquire: %v", err)
 	}
 	got := make(chan error, 2)
-	go func() { got <- l.acquire(ctx, "a") }()
+	go func() { got <- l.acquire(ctx, a) }()
 	waitLine(l, "a", 1)
-	go func() { got <- l.acquire(t.Context(), "a") }()
+	go func() { got <- l.acquire(t.Context(), a) }()
 	waitLine(l, "a", 2)
-	if err := l.acquire(ctx, "a"); !errors.Is(err, errBusy) {
+	if err := l.acquire(ctx, a); !errors.Is(err, errBusy) || !l.wanted([]string{"b", "a"}) {
 		t.Errorf("third in line: %v", err)
 	}
 	cancel()
 	if err := <-got; !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled: %v", err)
 	}
-	l.release("a")
+	l.release("a", 0)
 	if err := <-got; err != nil {
 		t.Errorf("next in line: %v", err)
 	}
-	l.release("a")
+	l.release("a", 0)
 	if len(l.at) != 0 {
 		t.Error("an empty room is kept")
+	}
+}
+
+// Under a delay one begins after the other, as far as its context lets it wait.
+func TestLimiterDelay(t *testing.T) {
+	now := time.Now()
+	l := newLimiter(2)
+	l.now = func() time.Time { return now }
+	enter := func(b bound) error {
+		ctx, cancel := context.WithDeadline(t.Context(), now.Add(time.Second)) // the limiter's clock runs ahead of it
+		defer cancel()
+		return l.acquire(ctx, b)
+	}
+	slow := bound{key: "a", delay: 10 * time.Second}
+	if err := enter(slow); err != nil {
+		t.Fatal(err)
+	}
+	if err := enter(slow); !errors.Is(err, errBusy) {
+		t.Errorf("at once: %v", err)
+	}
+	now = now.Add(10 * time.Second)
+	if err := l.acquire(t.Context(), slow); err != nil {
+		t.Errorf("afterwards: %v", err)
+	}
+	l.release("a", 0)
+	l.release("a", time.Hour)
+	if err := enter(bound{key: "a", delay: 1}); !errors.Is(err, errBusy) {
+		t.Errorf("while it rests: %v", err)
+	}
+	now = now.Add(time.Hour)
+	if l.clear(); len(l.at) != 0 {
+		t.Error("a room is kept that nobody waits for")
 	}
 }
 

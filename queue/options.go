@@ -12,7 +12,7 @@ const (
 	DefaultWarn        = 4 * time.Hour
 	DefaultMaxActive   = 20_000
 	DefaultMaxBytes    = 64 << 20
-	DefaultConcurrency = 50
+	DefaultConcurrency = 500
 	DefaultFirst       = 2
 	DefaultProbes      = 500
 	DefaultGather      = 2 * time.Second

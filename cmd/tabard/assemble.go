@@ -119,6 +119,7 @@ func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.L
 type mtaConfig struct {
 	Hostname string
 	DNS      dnsConfig
+	Limits   []config.MTALimit
 }
 
 // open makes the mail transfer agent. It reads the hosts file.
@@ -127,8 +128,9 @@ func (c mtaConfig) open(out lookup.Outbound, worker queue.Worker, log *slog.Logg
 	if err != nil {
 		return nil, err
 	}
+	all, own := mtaLimits(c.Limits)
 	return mta.New(mta.Config{
-		Hostname: c.Hostname, Addresses: ownAddresses(), Resolver: resolver, Logger: log,
+		Hostname: c.Hostname, Addresses: ownAddresses(), Resolver: resolver, Logger: log, Limits: all, ForDomain: own,
 	}, out, worker), nil
 }
 

@@ -125,7 +125,7 @@ func (d *daemon) replaceable(p *plan) []privsep.Spec {
 	c := d.commonOf(p)
 	specs := []privsep.Spec{
 		{Name: procSMTPD, Listeners: p.sockets.files, Init: smtpdInit{c, smtpd.FromConfig(p.cfg, p.host), p.sockets.bound}},
-		{Name: procMTA, Init: mtaInit{c, mtaConfig{p.host, p.names}, newMTAReach(p.cfg, d.log), d.paused("mta")}},
+		{Name: procMTA, Init: mtaInit{c, mtaConfig{p.host, p.names, p.cfg.MTA.Limits}, newMTAReach(p.cfg, d.log), d.paused("mta")}},
 		{Name: procLookup, Init: lookupInit{c, *p.cfg, p.names}},
 	}
 	for i := range specs {

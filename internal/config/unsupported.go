@@ -58,7 +58,9 @@ func globalGaps() []gap[Config] {
 		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
 		{"queue compression", given("queue compression")},
 		{"queue encryption", given("queue encryption")},
-		{"mta limit", given("mta limit")},
+		{"mta limit task-lowat and task-release (the queue hands out as places become free)", func(c *Config) bool {
+			return slices.ContainsFunc(c.MTA.Limits, func(l MTALimit) bool { return l.Key == "task-lowat" || l.Key == "task-release" })
+		}},
 		{"mta max-deferred", given("mta max-deferred")},
 		{"mda limit", given("mda limit")},
 		{"scheduler limit", given("scheduler limit")},
@@ -111,8 +113,8 @@ func find[T any](items []T, gaps []gap[T], pos func(*T) Pos) []Unsupported {
 
 // whereGap is the position of the global directive that a gap is called after.
 func (c *Config) whereGap(what string) Pos {
-	for _, word := range []string{what, strings.Fields(what)[0]} {
-		if pos, ok := c.Where[word]; ok {
+	for words := strings.Fields(what); len(words) > 0; words = words[:len(words)-1] {
+		if pos, ok := c.Where[strings.Join(words, " ")]; ok {
 			return pos
 		}
 	}
