@@ -17,7 +17,9 @@ var _ Explainer = (*MTA)(nil)
 const nameExplain = "MTAExplain"
 
 // RegisterExplainer serves what `tabard explain` may ask.
-func RegisterExplainer(s *rpc.Server, e Explainer) error { return s.Register(nameExplain, &explainEdge{e}) }
+func RegisterExplainer(s *rpc.Server, e Explainer) error {
+	return s.Register(nameExplain, &explainEdge{e})
+}
 
 // NewExplainer returns the Explainer behind a connection with RegisterExplainer.
 func NewExplainer(c rpc.Caller) Explainer { return remoteExplainer{c} }
