@@ -228,7 +228,7 @@ func TestFamilyLimits(t *testing.T) {
 		zone.WriteString("many.example. " + ip + "\n")
 	}
 	w.dns.Zone(t, zone.String())
-	addrs, fail := w.mta.addresses(t.Context(), &host{name: "many.example"}, "")
+	addrs, fail := w.mta.addresses(t.Context(), &host{name: "many.example"}, &destination{limits: &w.mta.cfg.Limits})
 	six := strings.Count(strings.Join(addrs, " "), "2001:")
 	if fail != nil || len(addrs) != 4 || six != 2 {
 		t.Errorf("%v, %v; want two addresses of each family", addrs, fail)

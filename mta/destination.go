@@ -2,6 +2,7 @@ package mta
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -18,9 +19,10 @@ type destination struct {
 	domain string // empty when the route leads to the same hosts for every domain
 	route  lookup.Route
 	helo   string
-	name   string  // of the mail's domain
-	limits *Limits // that are in force for the message in hand
-	own    string  // the domain or relay host that these limits are set for; empty: all
+	name   string             // of the mail's domain
+	limits *Limits            // that are in force for the message in hand
+	own    string             // the domain or relay host that these limits are set for; empty: all
+	other  lookup.RouteSource // to send from where addresses are not of route.Source's family, if there is one
 
 	// What the message in hand wants; sessions are shared without regard to it,
 	// as far as they keep that, too.
@@ -39,9 +41,39 @@ func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destinat
 	if !slices.ContainsFunc(routeURLs(&route), lookup.RelayURL.ByDomain) {
 		d.domain = ""
 	}
-	d.key = fmt.Sprintf("%q %q [%s] %q %q %t %t %t %t %q", action, d.domain, strings.Join(urls, ","),
-		d.helo, route.Source, route.TLS, route.NoVerify, route.Present, route.InsecureAuth, route.BackupMX)
+	d.other = otherSource(&route)
+	d.key = fmt.Sprintf("%q %q [%s] %q %q %q %t %t %t %t %q", action, d.domain, strings.Join(urls, ","),
+		d.helo, route.Source, d.other, route.TLS, route.NoVerify, route.Present, route.InsecureAuth, route.BackupMX)
 	return d
+}
+
+// otherSource returns the first source of a route that is not of the family of the
+// one whose turn it is.
+func otherSource(route *lookup.Route) lookup.RouteSource {
+	for _, s := range route.Sources {
+		if !sameFamily(s.Address, route.Source) {
+			return s
+		}
+	}
+	return lookup.RouteSource{}
+}
+
+// sameFamily reports whether two texts are both IPv4 or both IPv6 addresses.
+func sameFamily(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	return errX == nil && errY == nil && familyIndex(x) == familyIndex(y)
+}
+
+// toward returns the destination as it is served at an address: from a source of
+// that family, by the name that goes with it.
+func (d *destination) toward(addr string) *destination {
+	if !sameFamily(addr, d.other.Address) {
+		return d
+	}
+	turned := *d
+	turned.route.Source, turned.helo = d.other.Address, or(d.other.Helo, d.helo)
+	return &turned
 }
 
 // serve names the message that the destination is for now. REQUIRETLS goes before

@@ -141,16 +141,20 @@ func (m *MTA) planHost(ctx context.Context, d *destination, h *host) HostPlan {
 	if fail != nil {
 		return p
 	}
+	if fail := m.paused(h); fail != nil {
+		p.Fault = newFault(fail)
+		return p
+	}
 	p.TLS, p.TLSBy = h.policy.level.String(), h.policy.by
 	if h.policy.chain {
 		p.Names = h.policy.names
 	}
-	addrs, fail := m.addresses(ctx, h, d.route.Source)
+	addrs, fail := m.addresses(ctx, h, d)
 	p.Fault = newFault(fail)
 	for _, addr := range addrs {
 		a := AddressPlan{Address: addr}
 		_, at := m.at(h, addr, h.policy.first(h.port))
-		for _, place := range []string{placeOf(d, h, addr), routePlace(d, at)} {
+		for _, place := range []string{placeOf(d, h, addr), routePlace(d, addr, at)} {
 			if until, why := m.penalties.look(place); until.After(a.Until) {
 				a.Until, a.Why = until, why
 			}

@@ -119,9 +119,10 @@ func waits(f *failure) *failure {
 	return f
 }
 
-// addresses returns where to connect for a host: IP addresses of the family of
-// the source, if one is set, or the path of a socket.
-func (m *MTA) addresses(ctx context.Context, h *host, source string) ([]string, *failure) {
+// addresses returns where to connect for a host: IP addresses of the families that
+// there are sources of, if any is set, and that `mta limit` allows, or the path of
+// a socket.
+func (m *MTA) addresses(ctx context.Context, h *host, d *destination) ([]string, *failure) {
 	if h.socket() {
 		return []string{h.name}, nil
 	}
@@ -135,7 +136,7 @@ func (m *MTA) addresses(ctx context.Context, h *host, source string) ([]string, 
 	if len(ips) == 0 {
 		return nil, deferred("4.4.4", "host "+h.name+" has no address that is not our own")
 	}
-	if from, err := netip.ParseAddr(source); err == nil {
+	if from, err := netip.ParseAddr(d.route.Source); err == nil && d.other.Address == "" {
 		ips = slices.DeleteFunc(ips, func(ip netip.Addr) bool { return familyIndex(from) != familyIndex(ip) })
 	}
 	if len(ips) == 0 {
@@ -147,8 +148,14 @@ func (m *MTA) addresses(ctx context.Context, h *host, source string) ([]string, 
 	for i, ip := range ips {
 		out[i] = ip.String()
 	}
-	h.hasty = out[:hasty]
-	return out, nil
+	allowed := d.limits.Family.only(slices.Clone(out))
+	switch {
+	case len(allowed) == 0:
+		return nil, deferred("4.4.1", "address family mismatch on destination "+h.name)
+	case len(allowed) == len(out):
+		h.hasty = out[:hasty]
+	}
+	return allowed, nil
 }
 
 // unresolved says what it means that a host has no address. Only of a domain

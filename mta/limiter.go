@@ -196,7 +196,7 @@ func (s *spot) abandon() {
 // order, so that nobody waits for somebody who waits for him.
 func (d *destination) bounds(addr string) []bound {
 	l := d.limits
-	src := d.route.Source
+	src := d.toward(addr).route.Source
 	all := []bound{
 		{"relay " + d.key, 0, l.DelayRelay},
 		{"connector " + src + " " + d.key, l.PerConnector, l.DelayConnector},
@@ -210,7 +210,9 @@ func (d *destination) bounds(addr string) []bound {
 	})
 }
 
-func (d *destination) routeKey(addr string) string { return "route " + d.route.Source + " " + addr }
+func (d *destination) routeKey(addr string) string {
+	return "route " + d.toward(addr).route.Source + " " + addr
+}
 
 // place waits for a place under every limit that a connection is under, but not
 // longer than a connection may take.

@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
@@ -158,6 +159,26 @@ func TestSourceFamily(t *testing.T) {
 		t.Error("IPv4 was tried from an IPv6 source")
 	}
 	wantResult(t, w.one("x@four.example"), queue.Deferred, 0, "family mismatch")
+}
+
+// With a source of either family, each address is reached from its own, under the
+// name that goes with it.
+func TestSourcesOfBothFamilies(t *testing.T) {
+	w, p := newWorld(t), newPeer(t)
+	w.dns.Zone(t, "six.example. AAAA 2001:db8::3\nfour.example. A 192.0.2.3")
+	w.at("[2001:db8::3]:25", p.start()).at("192.0.2.3:25", p.l.Addr().String())
+	w.lookup.set(lookup.Route{Source: "192.0.2.99", Helo: "v4.example", Sources: []lookup.RouteSource{
+		{Address: "192.0.2.99", Helo: "v4.example"}, {Address: "192.0.2.98", Helo: "no.example"}, {Address: "2001:db8::99", Helo: "v6.example"},
+	}})
+	w.start()
+	wantResult(t, w.one("x@six.example"), queue.Delivered, 250)
+	wantResult(t, w.one("x@four.example"), queue.Delivered, 250)
+	if said := p.said(); !strings.Contains(said, "EHLO v6.example") || !strings.Contains(said, "EHLO v4.example") || strings.Contains(said, "no.example") {
+		t.Errorf("the server was told %q", said)
+	}
+	if got := fmt.Sprint(w.sources("[2001:db8::3]:25"), w.sources("192.0.2.3:25")); got != "[2001:db8::99] [192.0.2.99]" {
+		t.Errorf("connected from %s", got)
+	}
 }
 
 // MX delivery is opportunistic; `relay tls` makes it mandatory, and then the

@@ -38,13 +38,10 @@ func (m *MTA) openHost(ctx context.Context, d *destination, h *host) (*session, 
 	if fail := d.decide(ctx, h); fail != nil {
 		return nil, fail
 	}
-	addrs, fail := m.addresses(ctx, h, d.route.Source)
+	addrs, fail := m.addresses(ctx, h, d)
 	if fail != nil {
 		fail.security = h.policy.security()
 		return nil, fail
-	}
-	if addrs = d.limits.Family.only(addrs); len(addrs) == 0 {
-		return nil, deferred("4.4.1", "address family mismatch on destination "+h.name)
 	}
 	for _, addr := range addrs {
 		s, ref := m.openAddr(ctx, d, h, addr)
@@ -125,7 +122,7 @@ func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string
 // remembered for everybody who goes to that address from the same source.
 func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string, o opening) (*session, *refusal) {
 	network, address := m.at(h, addr, o)
-	place := routePlace(d, address)
+	place := routePlace(d, addr, address)
 	until, why, ok := m.penalties.enter(place)
 	if !ok {
 		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
@@ -152,8 +149,8 @@ func placeOf(d *destination, h *host, addr string) string {
 }
 
 // routePlace names the way to an address for everybody's mail.
-func routePlace(d *destination, address string) string {
-	return "route " + d.route.Source + " " + address
+func routePlace(d *destination, addr, address string) string {
+	return "route " + d.toward(addr).route.Source + " " + address
 }
 
 // connect takes a place at the address, dials, and brings the session up.
@@ -168,7 +165,8 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		return nil, ref
 	}
 	dialCtx, stop := context.WithTimeout(ctx, m.patience(h, addr))
-	conn, err := m.cfg.Dial(dialCtx, network, d.route.Source, address)
+	from := d.toward(addr)
+	conn, err := m.cfg.Dial(dialCtx, network, from.route.Source, address)
 	stop()
 	if ctx.Err() == nil {
 		m.families.note(addr, err)
@@ -182,7 +180,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	}
 	log.Info("mta connected")
 	l := newLink(ctx, conn, &m.cfg.Timeouts)
-	ch, ref := m.introduce(ctx, l, d, h, o, log)
+	ch, ref := m.introduce(ctx, l, from, h, o, log)
 	if ref != nil {
 		l.close()
 		spot.end()

@@ -71,7 +71,7 @@ func (m *MTA) probeOnce(ctx context.Context, d *destination, h *host, addr strin
 	}()
 	network, at := m.at(h, addr, o)
 	dialCtx, stop := context.WithTimeout(ctx, m.patience(h, addr))
-	conn, err := m.cfg.Dial(dialCtx, network, d.route.Source, at)
+	conn, err := m.cfg.Dial(dialCtx, network, d.toward(addr).route.Source, at)
 	stop()
 	if err != nil {
 		return p, &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", at, plainError(err))}
@@ -80,7 +80,7 @@ func (m *MTA) probeOnce(ctx context.Context, d *destination, h *host, addr strin
 	defer l.close()
 	bare := *h
 	bare.label = "" // a probe logs in nowhere
-	ch, ref := m.introduce(ctx, l, d, &bare, o, m.cfg.Logger.With("session", newID(), "probe", at))
+	ch, ref := m.introduce(ctx, l, d.toward(addr), &bare, o, m.cfg.Logger.With("session", newID(), "probe", at))
 	if tlsConn, ok := l.conn.(*tls.Conn); ok {
 		state := tlsConn.ConnectionState()
 		p.TLS, p.Seen = cipherText(state), fingerprint(state)

@@ -35,7 +35,8 @@ type world struct {
 	mu    sync.Mutex
 	ports map[string]string // address -> real address
 	dials map[string]int
-	open  int // connections now, and the most there were
+	from  map[string][]string // address -> sources of the connections to it
+	open  int                 // connections now, and the most there were
 	most  int
 }
 
@@ -52,7 +53,7 @@ func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 	t.Helper()
 	w := &world{
 		t: t, queue: newMemQueue(), lookup: newMemLookup(), dns: dnstest.Start(t, testZone), log: new(logBuffer),
-		ports: make(map[string]string), dials: make(map[string]int), done: make(chan error, 1),
+		ports: make(map[string]string), dials: make(map[string]int), from: make(map[string][]string), done: make(chan error, 1),
 	}
 	cfg := Config{
 		Hostname: "us.example.net",
@@ -101,6 +102,7 @@ func (w *world) dial(ctx context.Context, network, source, address string) (net.
 	w.mu.Lock()
 	real, ok := w.ports[address]
 	w.dials[address]++
+	w.from[address] = append(w.from[address], source)
 	w.mu.Unlock()
 	if network == "unix" {
 		return dial(ctx, network, source, address)
@@ -137,6 +139,13 @@ type countedConn struct {
 func (c *countedConn) Close() error {
 	c.once.Do(func() { c.w.opened(-1) })
 	return c.Conn.Close()
+}
+
+// sources returns where an address was dialled from.
+func (w *world) sources(address string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.from[address]
 }
 
 func (w *world) dialled(address string) int {

@@ -240,6 +240,9 @@ func (e *explanation) exitCode(probe bool) int {
 // that would take mail.
 func hasHost(hosts []mta.HostPlan, probe bool) bool {
 	for _, h := range hosts {
+		if h.Fault != nil {
+			continue
+		}
 		for _, a := range h.Addresses {
 			if n := len(a.Probes); !probe || n > 0 && a.Probes[n-1].Fault == "" {
 				return true
