@@ -48,6 +48,10 @@ func TestFigures(t *testing.T) {
 		served(t, s, CertificateRequest{ServerName: name})
 	}
 	put("later.example", "rsa", 20*day)
+	chain, key := ca.server("rsa", func(c *x509.Certificate) { c.NotBefore, c.NotAfter = now.Add(-2*day), now.Add(day/2) }, "later.example")
+	next, nextKey := ca.server("rsa", ending(20*day), "later.example")
+	certs.set(table.Cert, "later.example", chain, key, next, nextKey) // the first one has a successor
+	served(t, s, CertificateRequest{ServerName: "later.example"})
 	put("soon.example", "ecdsa", day)
 	put("broken.example", "ecdsa", 30*day)
 	certs.set(table.Cert, "broken.example", "junk", "")

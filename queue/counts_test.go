@@ -141,3 +141,18 @@ func TestDepthIsCountedOnce(t *testing.T) {
 		t.Errorf("after the end: %v", err)
 	}
 }
+
+// An envelope whose report is still to be written waits once: in the store, since
+// its result is there.
+func TestCountsWhileReporting(t *testing.T) {
+	t.Parallel()
+	r := start(t, queue.Options{})
+	w := r.relayer()
+	r.enqueue(message("a@b.example", "x@one.example"), "body")
+	job := takeOne(t, w)
+	r.local.set(func(*local) { // until the end of this nobody says where the report goes
+		done(t, w, job, queue.Result{Outcome: queue.Failed, Code: 550, Text: "never"})
+		eventually(t, "it is counted", func() bool { return r.numbers("tabard_queue_envelopes")["due 0-5m"] > 0 })
+		r.counts(map[string]map[string]float64{"tabard_queue_envelopes": {"due 0-5m": 1}})
+	})
+}

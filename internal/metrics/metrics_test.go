@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -94,7 +93,7 @@ type whole struct {
 	smtp   string // address
 	server *Server
 	addr   string // of the metrics
-	log    bytes.Buffer
+	log    lockedBuffer
 
 	mu     sync.Mutex
 	status privsep.Status

@@ -1,14 +1,17 @@
 package metrics
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math"
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -120,7 +123,8 @@ func TestHostileProcesses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s, addr := silent(t, Options{Timeout: 200 * time.Millisecond})
+			var log lockedBuffer
+			s, addr := silent(t, Options{Timeout: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			attach(t, s, procSMTPD, values, nil)
 			attach(t, s, procLookup, func(context.Context) ([][]float64, error) { return nil, nil }, meter{lookup.Figures{
 				Certificates: []lookup.CertificateFigure{
@@ -137,8 +141,29 @@ func TestHostileProcesses(t *testing.T) {
 				`tabard_metrics_source_up{process="smtpd"}`: up, `tabard_metrics_source_up{process="lookup"}`: 1, "tabard_smtpd_sessions": sessions,
 				`tabard_certificate_expiry_timestamp_seconds{key="",name="a.example",table="t"}`: 7, // the first of two
 			})
+			if text := log.String(); strings.Contains(text, "level=ERROR") {
+				t.Errorf("log: %s", text)
+			}
 		})
 	}
+}
+
+// lockedBuffer collects a log.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 type meter struct{ f lookup.Figures }
