@@ -44,13 +44,16 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench ingest|relay|handshake|tables|sni [flags]")
+		return fmt.Errorf("usage: bench ingest|relay|handshake|spread|tables|sni [flags]")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	what := args[0]
 	if what == "sni" {
 		return benchSNI(ctx, args[1:])
+	}
+	if what == "spread" {
+		return benchSpread(ctx, args[1:])
 	}
 	if what == "tables" {
 		return benchTables(ctx, args[1:])

@@ -126,6 +126,20 @@ smtp limit max-connections 5000
 `
 
 func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*target, error) {
+	var args []string
+	if relayTo == "" {
+		relayTo = "127.0.0.1:9"
+		args = append(args, "--pause", "mta")
+	}
+	return s.runTabard(ctx, dir, func(addr string) string {
+		host, port, _ := net.SplitHostPort(addr)
+		return fmt.Sprintf(tabardConfig, filepath.Join(dir, "tabard.sock"), dir, host, port, "smtp://"+relayTo)
+	}, args...)
+}
+
+// runTabard builds and starts Tabard with the configuration that text makes for
+// the address to listen on.
+func (s *settings) runTabard(ctx context.Context, dir string, text func(addr string) string, more ...string) (*target, error) {
 	bin := filepath.Join(dir, "tabard")
 	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "tabard/cmd/tabard")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
@@ -136,14 +150,8 @@ func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*targe
 	if err != nil {
 		return nil, err
 	}
-	host, port, _ := net.SplitHostPort(addr)
-	args := []string{"run", "-c", filepath.Join(dir, "tabard.conf")}
-	if relayTo == "" {
-		relayTo = "127.0.0.1:9"
-		args = append(args, "--pause", "mta")
-	}
-	text := fmt.Sprintf(tabardConfig, filepath.Join(dir, "tabard.sock"), dir, host, port, "smtp://"+relayTo) + rootProcesses()
-	if err := os.WriteFile(filepath.Join(dir, "tabard.conf"), []byte(text), 0o600); err != nil {
+	args := append([]string{"run", "-c", filepath.Join(dir, "tabard.conf")}, more...)
+	if err := os.WriteFile(filepath.Join(dir, "tabard.conf"), []byte(text(addr)+rootProcesses()), 0o600); err != nil {
 		return nil, err
 	}
 	for _, pre := range [][]string{{"migrate"}, {"cert", "add", "bench.example", "--self-signed", "--type", s.key, "--ca-out", filepath.Join(dir, "ca.pem")}} {

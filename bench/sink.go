@@ -13,8 +13,10 @@ import (
 
 // startSink starts a discarding server that is as cheap as can be: it shares
 // the cores with what is measured.
-func startSink() (*sink, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+func startSink() (*sink, error) { return startSinkAt("127.0.0.1:0") }
+
+func startSinkAt(addr string) (*sink, error) {
+	l, err := net.Listen("tcp", addr)
 	if err != nil {
 		return nil, err
 	}

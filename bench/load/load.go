@@ -22,17 +22,18 @@ import (
 // Options says what to send.
 type Options struct {
 	Addr       string
-	Sessions   int           // connections at once
-	PerConn    int           // messages per connection; 0: as many as there are
-	Messages   int           // in all; 0: until ctx ends
-	Size       int           // of a message, bytes, header included
-	StartTLS   *tls.Config   // nil: plain
-	User       string        // AUTH PLAIN after STARTTLS when not empty
-	Password   string        //
-	From       string        // reverse-path
-	To         string        // recipient; a %d in it becomes the message's number
-	Timeout    time.Duration // of one reply; 0: 30 s
-	Handshakes bool          // connect, STARTTLS, QUIT; no message
+	Sessions   int                  // connections at once
+	PerConn    int                  // messages per connection; 0: as many as there are
+	Messages   int                  // in all; 0: until ctx ends
+	Size       int                  // of a message, bytes, header included
+	StartTLS   *tls.Config          // nil: plain
+	User       string               // AUTH PLAIN after STARTTLS when not empty
+	Password   string               //
+	From       string               // reverse-path
+	To         string               // recipient; a %d in it becomes the message's number
+	Rcpt       func(n int64) string // recipient of a message by its number, instead of To; nil: To
+	Timeout    time.Duration        // of one reply; 0: 30 s
+	Handshakes bool                 // connect, STARTTLS, QUIT; no message
 	// Acked is called with the number of every message that got a 250 after its
 	// final dot. May be nil.
 	Acked func(n int64)
@@ -208,7 +209,9 @@ func (r *runner) open(c *client) error {
 
 func (r *runner) message(c *client, n int64) error {
 	to := r.To
-	if strings.Contains(to, "%d") {
+	if r.Rcpt != nil {
+		to = r.Rcpt(n)
+	} else if strings.Contains(to, "%d") {
 		to = fmt.Sprintf(to, n)
 	}
 	for _, step := range [][2]string{
