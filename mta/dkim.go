@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	netmail "net/mail"
+	"net/netip"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"github.com/emersion/go-msgauth/dkim"
@@ -33,7 +35,7 @@ type signed struct{ header []byte }
 // that lookup has for the domain of its author. What cannot be asked or signed
 // defers the mail: without the signature, receivers might throw it away.
 func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed, *failure) {
-	if !d.route.DKIM {
+	if !d.route.DKIM || foreign(job) {
 		return &signed{}, nil
 	}
 	if fail := sound(job); fail != nil {
@@ -70,6 +72,29 @@ func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed
 	}
 	m.signed.Set(name, s)
 	return s, nil
+}
+
+// foreign reports whether an alias of ours sends a stranger's message on. What its
+// From says is the stranger's word: to sign it would be to vouch for whatever he
+// writes in our name. Ours is what came from an authenticated user or from this
+// machine, the queue's own reports among it; and who is let relay without an alias
+// was trusted by a rule.
+func foreign(job *queue.Job) bool {
+	m := &job.Message
+	if ip, err := netip.ParseAddr(m.Remote); m.User != "" || m.Remote == "" || m.Remote == "local" || err == nil && ip.IsLoopback() {
+		return false
+	}
+	return slices.ContainsFunc(job.Envelopes, func(e queue.Envelope) bool { return forwarded(&e) })
+}
+
+// forwarded reports whether a recipient is another one than was given in RCPT.
+func forwarded(e *queue.Envelope) bool {
+	given, err := address.Parse(e.Recipient)
+	to, err2 := address.Parse(e.Address)
+	if err != nil || err2 != nil || given.Domain == "" {
+		return e.Recipient != e.Address
+	}
+	return given != to
 }
 
 // signatures passes the message through a signer for each key.

@@ -158,6 +158,35 @@ func TestUnsigned(t *testing.T) {
 	}
 }
 
+// An alias does not make a stranger's letter ours, whatever its From says.
+func TestStrangersAreNotSigned(t *testing.T) {
+	w, s, store := dkimWorld(t)
+	for name, tt := range map[string]struct {
+		given, user, remote string
+		signed              bool
+	}{
+		"stranger, by an alias":           {"list@example.org", "", "192.0.2.9", false},
+		"stranger, by a bare name":        {"postmaster", "", "192.0.2.9", false},
+		"trusted host, without an alias":  {"x@Example.NET", "", "192.0.2.9", true},
+		"authenticated user, by an alias": {"list@example.org", "a", "192.0.2.9", true},
+		"this machine, by an alias":       {"list@example.org", "", "::1", true},
+		"local socket, by an alias":       {"list@example.org", "", "local", true},
+		"own report, by an alias":         {"list@example.org", "", "", true},
+	} {
+		j := job(w.queue.nextID(), "x@example.net")
+		j.Body, j.Message.Size = []byte(letter), int64(len(letter))
+		j.Message.User, j.Message.Remote, j.Envelopes[0].Recipient = tt.user, tt.remote, tt.given
+		wantResult(t, w.deliver(j)[0], queue.Delivered, 250)
+		want := ""
+		if tt.signed {
+			want = "example.org example.org"
+		}
+		if got := store.verify(t, <-s.mails); got != want {
+			t.Errorf("%s: signed by %q", name, got)
+		}
+	}
+}
+
 // A message waits when its keys cannot be asked for or do not sign; nothing of it
 // goes out before.
 func TestNotSigned(t *testing.T) {
