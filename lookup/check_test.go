@@ -139,6 +139,7 @@ func TestQuery(t *testing.T) {
 	mail.set(table.Credentials, "alice", "alice@x.example", horseHash)
 	mail.set(table.Cert, "mx.example.org", chain, key)
 	mail.set(table.DKIM, "x.example", "sel", "file:/etc/dkim/x.pem")
+	mail.set(table.DKIM, "one.example", "sel:file:/etc/dkim/x.pem")
 	mail.set(table.TLSPolicy, "bad.example", "nosuch")
 	tests := []struct {
 		table   config.TableRef
@@ -151,6 +152,7 @@ func TestQuery(t *testing.T) {
 		{"mail", table.Credentials, "alice", Answer{Found: true, Rows: [][]string{{"alice@x.example", "(hidden)"}}}},
 		{"mail", table.Cert, "mx.example.org", Answer{Found: true, Rows: [][]string{{chain, "(hidden)"}}}},
 		{"mail", table.DKIM, "x.example", Answer{Found: true, Rows: [][]string{{"sel", "(hidden)"}}}},
+		{"mail", table.DKIM, "one.example", Answer{Found: true, Rows: [][]string{{"sel:(hidden)"}}}},
 		{"nets", table.NetAddr, "192.0.2.7", Answer{Found: true}},
 		{"nets", table.NetAddr, "192.0.3.7", Answer{}},
 		{"nets", table.NetAddr, "", Answer{Found: true, Rows: [][]string{{"192.0.2.0/24"}}}},

@@ -123,11 +123,7 @@ func show(service table.Service, key string, row table.Row) ([]string, error) {
 		}
 		return shown, nil
 	case table.DKIM:
-		shown := append([]string(nil), row...)
-		for i := 1; i < len(shown); i += 2 {
-			shown[i] = hidden
-		}
-		return shown, nil
+		return table.HideDKIM(row, hidden), nil
 	}
 	return row, nil
 }

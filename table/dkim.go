@@ -56,6 +56,27 @@ func ParseDKIM(row Row) ([]DKIMKey, error) {
 	return keys, nil
 }
 
+// HideDKIM returns a dkim answer with its selectors as they are and word instead of
+// everything else, which may be a key.
+func HideDKIM(row Row, word string) []string {
+	shown := make([]string, 0, len(row))
+	for i := 0; i < len(row); i++ {
+		selector, _, single := cutSelector(row[i])
+		switch {
+		case address.CheckDomain(selector) != nil:
+			shown = append(shown, word)
+		case single:
+			shown = append(shown, selector+":"+word)
+		case i+1 < len(row):
+			shown = append(shown, selector, word)
+			i++
+		default: // a key without a selector, perhaps
+			shown = append(shown, word)
+		}
+	}
+	return shown
+}
+
 // cutSelector takes "selector:key" apart.
 func cutSelector(col string) (selector, key string, ok bool) {
 	selector, key, ok = strings.Cut(col, ":")

@@ -2,6 +2,7 @@ package table
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -45,6 +46,22 @@ func TestParseTLSPolicy(t *testing.T) {
 		if got != tt.want && (err == nil || !strings.HasPrefix(got, tt.want)) {
 			t.Errorf("%q: %s, want %s", tt.row, got, tt.want)
 		}
+	}
+}
+
+// However selectors and keys are put into columns, no key is shown.
+func TestHideDKIM(t *testing.T) {
+	for _, row := range []Row{
+		{"s1", "SECRET"}, {"s1:SECRET"}, {"s1:SECRET", "s2", "SECRET", "s3:SECRET"}, {"SECRET"}, {"s1", "SECRET", "SECRET"},
+		{strings.Repeat("SECRET", 20), "s1"}, {"-----BEGIN PRIVATE KEY-----\nSECRET\n", "s1"}, {":SECRET"}, {},
+	} {
+		got := HideDKIM(row, "***")
+		if text := strings.Join(got, "|"); strings.Contains(text, "SECRET") || len(got) != len(row) {
+			t.Errorf("%q is shown as %q", row, got)
+		}
+	}
+	if got := HideDKIM(Row{"s1:SECRET", "s2", "SECRET"}, "***"); !slices.Equal(got, []string{"s1:***", "s2", "***"}) {
+		t.Errorf("%q", got)
 	}
 }
 
