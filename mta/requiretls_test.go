@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"crypto/tls"
 	"strings"
 	"testing"
 	"time"
@@ -126,6 +127,20 @@ func TestRequireTLSOverMX(t *testing.T) {
 			wantResult(t, w.start().deliver(requireJob(1, "x@example.org"))[0], tt.want, 0, tt.text)
 		})
 	}
+}
+
+// That our own certificate cannot be had now is not the server's fault: the mail
+// waits.
+func TestRequireTLSWithoutOurCertificate(t *testing.T) {
+	ca := newAuthority(t)
+	w, p := newWorld(t), tagged(newPeer(t))
+	w.dns.Zone(t, relayName+". A 192.0.2.25")
+	w.lookup.roots.AddCert(ca.cert)
+	p.tls = serverTLS(ca.good(t, relayName))
+	p.tls.ClientAuth = tls.RequestClientCert
+	w.at("192.0.2.25:25", p.start())
+	w.lookup.set(lookup.Route{Hosts: []lookup.RelayURL{{Scheme: "tls", Host: relayName, Port: "25"}}, Present: true})
+	wantResult(t, w.start().deliver(requireJob(1, "x@example.org"))[0], queue.Deferred, 0, "4.7.8", "no certificate")
 }
 
 // An MX that nobody vouches for must be the destination's own, or one that the

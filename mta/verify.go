@@ -24,6 +24,7 @@ type inspection struct {
 	seen    string // fingerprint of the server's certificate; empty: there was none, or it was not got to
 	down    error  // lookup could not judge it
 	err     error  // why the handshake was stopped
+	fault   fault  // that err is
 	shown   string // subject of our own certificate, if the server wanted it
 }
 
@@ -58,7 +59,8 @@ func (i *inspection) present(r *tls.CertificateRequestInfo) (*tls.Certificate, e
 		cert, err = lookup.TLSCertificate(i.ctx, i.mta.lookup, own)
 	}
 	if err != nil {
-		i.err = fmt.Errorf("client certificate for %s: %w", i.host.name, err)
+		// It is not the server's fault, and may pass.
+		i.err, i.fault = fmt.Errorf("client certificate for %s: %w", i.host.name, err), faultAuth
 		return nil, i.err
 	}
 	i.shown = cert.Leaf.Subject.String()
@@ -80,7 +82,12 @@ func (i *inspection) inspect(state tls.ConnectionState) error {
 	}
 	i.channel = channelOf(state, i.host.policy.names)
 	i.channel.verdict, i.down, i.seen = verdict, err, fingerprint(state)
-	i.err = i.judge()
+	if i.err = i.judge(); i.err != nil {
+		i.fault = faultPeer
+		if i.down != nil {
+			i.fault = faultUnchecked
+		}
+	}
 	return i.err
 }
 
@@ -123,10 +130,7 @@ func (i *inspection) secure(ctx context.Context, l *link,
 	handshake func(context.Context, *tls.Config) *refusal, log *slog.Logger) (channel, *refusal) {
 	ref := handshake(ctx, i.config())
 	if i.err != nil {
-		ref = &refusal{fault: faultPeer, err: i.err}
-		if i.down != nil {
-			ref.fault = faultUnchecked
-		}
+		ref = &refusal{fault: i.fault, err: i.err}
 	}
 	conn, ok := l.conn.(*tls.Conn)
 	if ref == nil && !ok {
