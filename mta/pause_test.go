@@ -43,6 +43,21 @@ func TestPausedAndDead(t *testing.T) {
 	wantResult(t, w.deliver(pausedJob(w, "x@example.org", one))[0], queue.Deferred, 0, "refused")
 }
 
+// Mail fails for good only if it does with every server, a paused one included.
+func TestPausedAndFailed(t *testing.T) {
+	w := newWorld(t)
+	ca := newAuthority(t)
+	w.lookup.roots.AddCert(ca.cert)
+	p := newPeer(t) // does not offer REQUIRETLS
+	p.tls = serverTLS(ca.good(t, "mx2.example.org"))
+	w.at("192.0.2.2:25", p.start()).start()
+	j := pausedJob(w, "x@example.org", queue.Hold{ID: 7, Kind: queue.HoldRoute, Value: "mx1.example.org"})
+	j.Message.RequireTLS = true
+	if r := w.deliver(j)[0]; r.Outcome != queue.Paused || r.Hold != 7 {
+		t.Errorf("result %+v", r)
+	}
+}
+
 func TestLanesListed(t *testing.T) {
 	w, p := relayWorld(t)
 	w.start()

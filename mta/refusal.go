@@ -114,7 +114,7 @@ func (f *failure) or(later *failure) *failure {
 		return later
 	}
 	best, other := later, f
-	if f.outcome != later.outcome && f.outcome == queue.Deferred || f.outcome == later.outcome && f.tells() > later.tells() {
+	if f.hope() > later.hope() || f.outcome == later.outcome && f.tells() > later.tells() {
 		best, other = f, later
 	}
 	joined := *best
@@ -123,6 +123,17 @@ func (f *failure) or(later *failure) *failure {
 		joined.notBefore = other.notBefore
 	}
 	return &joined
+}
+
+// hope is less for what is final: a host that is paused may take the mail later.
+func (f *failure) hope() int {
+	switch f.outcome {
+	case queue.Failed:
+		return 0
+	case queue.Paused:
+		return 1
+	}
+	return 2
 }
 
 // tells is how far a failure got: a reply says more than a broken connection, and
