@@ -271,6 +271,30 @@ func TestDeadHostRemembered(t *testing.T) {
 	}
 }
 
+// What is remembered and logged of a server that talks at length is short.
+func TestLongRefusalIsShortened(t *testing.T) {
+	for _, at := range []string{"", "EHLO"} {
+		w := newWorld(t)
+		p := newPeer(t).on(at, say(strings.Repeat("454-"+strings.Repeat("no ", 300)+"\r\n", 60)+"454 no"))
+		w.at("192.0.2.3:25", p.start()).relay(plainRelay).start()
+		if r := w.one("x@example.org"); r.Outcome != queue.Deferred || len(r.Text) < 50_000 {
+			t.Errorf("result %d of %d bytes", r.Outcome, len(r.Text))
+		}
+		w.mta.penalties.mu.Lock()
+		for place, e := range w.mta.penalties.at {
+			if len(e.why) > maxStat {
+				t.Errorf("%s: %d bytes are kept", place, len(e.why))
+			}
+		}
+		w.mta.penalties.mu.Unlock()
+		for line := range strings.Lines(w.log.String()) {
+			if len(line) > 3*maxStat {
+				t.Errorf("a line of %d bytes in the log", len(line))
+			}
+		}
+	}
+}
+
 // What one destination demands and does not get is no reason to keep others
 // from the same host.
 func TestPenaltyOfDestination(t *testing.T) {

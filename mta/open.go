@@ -113,7 +113,7 @@ func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string
 	case ctx.Err() != nil || ref.silent || ref.fault == faultConnect || ref.fault == faultGreeting || ref.fault == faultUntagged:
 		m.penalties.leave(place)
 	default:
-		ref.until = m.penalties.bad(place, ref.Error())
+		ref.until = m.penalties.bad(place, ref.brief())
 	}
 	return nil, ref
 }
@@ -133,7 +133,7 @@ func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string,
 		m.penalties.leave(place)
 	case ref != nil && (ref.fault == faultConnect || ref.fault == faultGreeting):
 		if ref.until.IsZero() {
-			ref.until = m.penalties.bad(place, ref.Error())
+			ref.until = m.penalties.bad(place, ref.brief())
 		} else {
 			m.penalties.leave(place)
 		}
@@ -161,7 +161,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	spot, ref := m.place(ctx, d, addr)
 	if ref != nil {
 		m.count.refused(ref)
-		log.Info("mta error", "reason", ref.Error())
+		log.Info("mta error", "reason", ref.brief())
 		return nil, ref
 	}
 	dialCtx, stop := context.WithTimeout(ctx, m.patience(h, addr))
@@ -185,7 +185,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		l.close()
 		spot.end()
 		m.count.refused(ref)
-		log.Info("mta error", "reason", ref.Error())
+		log.Info("mta error", "reason", ref.brief())
 		log.Info("mta disconnected", "reason", "error", "messages", 0)
 		return nil, ref
 	}

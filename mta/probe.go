@@ -7,8 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"time"
-
-	"tabard/internal/address"
 )
 
 // Probe is one connection that was made to see what a server offers. No mail and
@@ -66,7 +64,7 @@ func (m *MTA) probeOnce(ctx context.Context, d *destination, h *host, addr strin
 	defer func() {
 		p.Took = time.Since(began).Round(time.Millisecond)
 		if ref != nil {
-			p.Fault = address.OneLine(ref.Error(), maxStat)
+			p.Fault = ref.brief()
 		}
 	}()
 	network, at := m.at(h, addr, o)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"tabard/internal/address"
 	"tabard/queue"
 )
 
@@ -38,6 +39,9 @@ func (r *refusal) Error() string {
 	}
 	return fmt.Sprintf("%s refused: %s", r.at, r.reply)
 }
+
+// brief is Error for what is kept of many, and for logs: a reply may have 64 KiB.
+func (r *refusal) brief() string { return address.OneLine(r.Error(), maxStat) }
 
 // failure turns a refusal into what it means for mail: it is deferred, also
 // when the code was 5xx, because nothing was said about the mail itself.
