@@ -129,15 +129,18 @@ func (f *failure) or(later *failure) *failure {
 	return &joined
 }
 
-// hope is less for what is final: a host that is paused may take the mail later.
+// hope is less for what is final. That a host may be used later, when it is not
+// paused or there is room, goes before; and what was found out goes before that.
 func (f *failure) hope() int {
 	switch f.outcome {
 	case queue.Failed:
 		return 0
 	case queue.Paused:
 		return 1
+	case queue.Returned:
+		return 2
 	}
-	return 2
+	return 3
 }
 
 // tells is how far a failure got: a reply says more than a broken connection, and

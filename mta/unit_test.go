@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"tabard/queue"
 )
 
 func TestPenalties(t *testing.T) {
@@ -205,4 +207,25 @@ func FuzzLineEnds(f *testing.F) {
 			t.Errorf("%q cut at %d: %v", s, cut, err)
 		}
 	})
+}
+
+// Of what two servers mean for mail, the order in which they were tried does not
+// matter, and nothing fails for good as long as one of them may do.
+func TestFailureOr(t *testing.T) {
+	paused, crowded := &failure{outcome: queue.Paused}, &failure{outcome: queue.Returned}
+	dead, final := deferred("4.4.1", "dead"), failed("5.7.30", "never")
+	for _, tt := range []struct {
+		a, b *failure
+		want queue.Outcome
+	}{
+		{paused, final, queue.Paused}, {crowded, final, queue.Returned}, {dead, final, queue.Deferred}, {final, final, queue.Failed},
+		{paused, dead, queue.Deferred}, {crowded, dead, queue.Deferred}, {crowded, paused, queue.Returned}, {paused, paused, queue.Paused},
+	} {
+		if got := tt.a.or(tt.b).outcome; got != tt.want {
+			t.Errorf("%d or %d is %d", tt.a.outcome, tt.b.outcome, got)
+		}
+		if got := tt.b.or(tt.a).outcome; got != tt.want {
+			t.Errorf("%d or %d is %d", tt.b.outcome, tt.a.outcome, got)
+		}
+	}
 }
