@@ -23,3 +23,16 @@ func WriteReport(w io.Writer, kind string, m Message, e Envelope, r Result, body
 
 // MaxReturned is the largest message that goes back whole.
 const MaxReturned = maxReturned
+
+// Ready is how many envelopes wait for a worker of a user id.
+func (q *Queue) Ready(uid int) int {
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	n := 0
+	for _, d := range q.active.destinations {
+		if d.pool != nil && d.pool.key.uid == uid {
+			n += len(d.ready)
+		}
+	}
+	return n
+}

@@ -23,7 +23,8 @@ const (
 )
 
 // Hold keeps mail from being delivered, also such as comes later, until it is
-// released. Mail that is held does not expire.
+// released. Mail that is held does not expire: its time stands still while a hold
+// keeps it back, and is ReleaseGrace at least afterwards.
 type Hold struct {
 	ID      int64 // chosen by the queue
 	Kind    HoldKind
@@ -177,6 +178,9 @@ func (q *Queue) sweep(h *Hold) {
 			held = append(held, it)
 			return true
 		})
+	}
+	for _, p := range q.active.pools {
+		p.clear()
 	}
 	q.suspend(held, h)
 }

@@ -260,3 +260,50 @@ func TestRoutes(t *testing.T) {
 		t.Errorf("without mail: %+v", b)
 	}
 }
+
+// Mail that is held does not expire, whenever it comes due; released, it is tried
+// before it may.
+func TestHeldDoesNotExpire(t *testing.T) {
+	t.Parallel()
+	r := start(t, queue.Options{TTL: 150 * time.Millisecond, Retry: []time.Duration{time.Hour}})
+	w := r.relayer()
+	r.enqueue(message("a@x.example", "b@y.example"), text)
+	j := takeOne(t, w)
+	done(t, w, j, queue.Result{Outcome: queue.Deferred, Text: "later"}) // due again as it expires
+	r.enqueue(message("a@x.example", "c@y.example"), text)
+	last := takeOne(t, w)
+	r.hold(queue.HoldDestination, "y.example", "")
+	r.enqueue(message("a@x.example", "d@y.example"), text)
+	eventually(t, "time over", func() bool { return time.Now().After(last.Envelopes[0].Expires) })
+	done(t, w, last, queue.Result{Outcome: queue.Deferred, Text: "too late"})
+	eventually(t, "all held", func() bool { return r.heldCount() == 3 })
+	if n := r.release(queue.HoldDestination, "y.example"); n != 3 {
+		t.Errorf("%d released", n)
+	}
+	for _, j := range takeAll(t, w, 2) {
+		done(t, w, j, queue.Result{Outcome: queue.Delivered})
+	}
+	done(t, w, takeOne(t, w), queue.Result{Outcome: queue.Delivered})
+	if s := r.stats(); s.Expired != 0 || s.Delivered != 3 {
+		t.Errorf("stats: %+v", s)
+	}
+}
+
+// After a hold, mail goes to the workers of the user id that its user has then.
+func TestHoldOfUserWithAnotherID(t *testing.T) {
+	t.Parallel()
+	r := start(t, queue.Options{})
+	s := message("a@x.example")
+	s.Recipients = append(s.Recipients, mailbox("u"))
+	r.enqueue(s, text)
+	eventually(t, "ready", func() bool { return r.Ready(1000) == 1 })
+	r.hold(queue.HoldRule, "box", "")
+	eventually(t, "held", func() bool { return r.heldCount() == 1 })
+	r.local.set(func(l *local) { l.uids = map[string]int{"u": 1001} })
+	r.release(queue.HoldRule, "box")
+	w, end := r.LocalWorker(1001)
+	defer end()
+	if j := takeOne(t, w); j.Delivery.UID != 1001 {
+		t.Errorf("for user id %d", j.Delivery.UID)
+	}
+}

@@ -83,6 +83,17 @@ func (a *active) offer(d *destination) {
 	d.pool.signal()
 }
 
+// clear takes destinations without work out of their turn: what comes for them next
+// may be for another pool.
+func (p *pool) clear() {
+	for i, ring := range p.rings {
+		p.rings[i] = slices.DeleteFunc(ring, func(d *destination) bool {
+			d.ringed = len(d.ready) > 0
+			return !d.ringed
+		})
+	}
+}
+
 // open reports whether jobs of a ring may be handed out. Destinations that have
 // not answered yet share a part of what may be in flight: however many of them
 // are dead, the others find room.

@@ -287,7 +287,7 @@ func (q *Queue) follow(e *event) {
 	case e.note != nil:
 		it.note = e.note
 		q.tell(it)
-	case !time.Now().Before(it.env.Expires):
+	case !time.Now().Before(it.env.Expires) && q.holdOf(&it.env, it.msg.Sender) == nil:
 		it.note = expired(it)
 		q.tell(it)
 	case e.warn:

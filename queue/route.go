@@ -17,14 +17,15 @@ const (
 // route sends an item on its way: to be reported, to be looked up, or to the
 // workers. Needs active.mu.
 func (q *Queue) route(it *item) {
-	if it.note == nil && !time.Now().Before(it.env.Expires) {
-		it.note = expired(it)
-	}
 	switch {
 	case it.note != nil:
 		q.active.handed(it.msg)
 		q.tell(it)
-	case q.held(it):
+	case q.held(it): // even when its time is over
+	case !time.Now().Before(it.env.Expires):
+		it.note = expired(it)
+		q.active.handed(it.msg)
+		q.tell(it)
 	case it.env.Relay:
 		q.active.ready(it, q.active.pool(poolKey{relay: true}))
 	default:

@@ -60,6 +60,10 @@ type Depth struct {
 	Oldest              time.Time // when the oldest message came; zero: there is none
 }
 
+// ReleaseGrace is how long mail lives at least after a hold, or after damaged mail
+// was made due by hand: it is tried again before it expires.
+const ReleaseGrace = time.Hour
+
 // Change is what must become durable together.
 type Change struct {
 	Insert []NewMessage
@@ -69,7 +73,7 @@ type Change struct {
 	DueAt  time.Time
 
 	Hold    []Hold  // added, or given another reason
-	Release []int64 // holds that end: what they held is due at DueAt
+	Release []int64 // holds that end: what they held is due at DueAt, and lives as much longer as it was held
 
 	// Set by Apply.
 	Affected int // envelopes removed, released or made due

@@ -43,9 +43,9 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.removeFiled, "DELETE FROM messages WHERE id = ? AND file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
 		{&w.update, "UPDATE envelopes SET attempts = ?1, next = ?2, last_error = ?3, warned = ?4, held = CASE WHEN ?5 < 2 OR EXISTS (SELECT 1 FROM holds WHERE id = ?5) THEN ?5 ELSE 0 END, notice = ?6, lease = NULL WHERE message = ?7 AND n = ?8"},
 		{&w.hold, `INSERT INTO holds (id, kind, value, reason, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, value) DO UPDATE SET reason = excluded.reason`},
-		{&w.free, "UPDATE envelopes SET held = 0, next = ? WHERE held = ?"},
+		{&w.free, "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held = ?3"},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
-		{&w.due, "UPDATE envelopes SET next = ?, held = 0 WHERE message = ? AND n = ?"},
+		{&w.due, "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires, ?2)), next = ?1, held = 0 WHERE message = ?3 AND n = ?4"},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
 			return nil, errors.Join(err, w.close())
@@ -114,7 +114,7 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 		}
 	}
 	for _, id := range c.Due {
-		if err := affected(c)(w.due.ExecContext(ctx, c.DueAt.UnixMilli(), int64(id.Message), id.N)); err != nil {
+		if err := affected(c)(w.due.ExecContext(ctx, c.DueAt.UnixMilli(), c.DueAt.Add(queue.ReleaseGrace).UnixMilli(), int64(id.Message), id.N)); err != nil {
 			return nil, err
 		}
 	}
@@ -132,7 +132,7 @@ func (w *writer) holds(ctx context.Context, c *queue.Change) error {
 		}
 	}
 	for _, id := range c.Release {
-		if err := affected(c)(w.free.ExecContext(ctx, c.DueAt.UnixMilli(), id)); err != nil {
+		if err := affected(c)(w.free.ExecContext(ctx, c.DueAt.UnixMilli(), c.DueAt.Add(queue.ReleaseGrace).UnixMilli(), id)); err != nil {
 			return err
 		}
 		if _, err := w.endHold.ExecContext(ctx, id); err != nil {
