@@ -66,15 +66,14 @@ func (h *Hold) String() string {
 func (h Hold) normal() (Hold, error) {
 	value := strings.ToLower(strings.TrimSpace(h.Value))
 	switch h.Kind {
-	case HoldDestination, HoldRoute:
-		if ascii, err := address.ToASCII(value); err == nil {
-			value = ascii
+	case HoldDestination:
+		if value = normalDomain(value); strings.ContainsAny(value, "@ ") {
+			return h, fmt.Errorf("%w: hold of destination %.60q, which is no domain", rpc.ErrInvalid, h.Value)
 		}
-		value = strings.TrimSuffix(value, ".")
+	case HoldRoute:
+		value = normalDomain(value)
 	case HoldSender:
-		if _, domain, ok := strings.Cut(value, "@"); ok && strings.HasPrefix(value, "@") {
-			value = domain
-		}
+		value = normalSender(value)
 	case HoldRule:
 		value = strings.TrimSpace(h.Value)
 	default:
@@ -85,6 +84,29 @@ func (h Hold) normal() (Hold, error) {
 	}
 	h.Value, h.Reason = value, address.OneLine(h.Reason, maxReason)
 	return h, nil
+}
+
+// normalDomain returns a domain in A-labels, and what is none as it is.
+func normalDomain(s string) string {
+	if ascii, err := address.ToASCII(s); err == nil {
+		s = ascii
+	}
+	return strings.TrimSuffix(s, ".")
+}
+
+// normalSender is the form of "<>", an address or a domain.
+func normalSender(s string) string {
+	if s == "<>" {
+		return s
+	}
+	local, domain := address.Split(strings.TrimSuffix(strings.TrimPrefix(s, "<"), ">"))
+	switch {
+	case domain == "": // that is one without "@"
+		return normalDomain(local)
+	case local == "":
+		return normalDomain(domain)
+	}
+	return local + "@" + normalDomain(domain)
 }
 
 // holds reports whether h is about an envelope. That a route leads over a server
@@ -101,7 +123,12 @@ func (h *Hold) holds(e *Envelope, sender string) bool {
 	if sender == "" {
 		return h.Value == "<>"
 	}
-	return strings.EqualFold(sender, h.Value) || !strings.Contains(h.Value, "@") && domainOf(sender) == h.Value
+	local, domain := address.Split(h.Value)
+	if domain == "" { // a domain alone
+		return domainOf(sender) == h.Value
+	}
+	from, _ := address.Split(sender)
+	return strings.EqualFold(from, local) && domainOf(sender) == domain
 }
 
 // holdOf returns the first hold about an envelope, or nil. Needs active.mu.

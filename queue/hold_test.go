@@ -57,6 +57,9 @@ func TestHold(t *testing.T) {
 		{queue.HoldRoute, "y.example.", message("a@x.example", "b@y.example"), message("a@x.example", "b@z.example")},
 		{queue.HoldSender, "A@x.example", message("a@x.example", "b@y.example"), message("c@x.example", "b@y.example")},
 		{queue.HoldSender, "@x.example", message("a@x.example", "b@y.example"), message("a@sub.x.example", "b@y.example")},
+		{queue.HoldSender, "bücher.example", message("a@bücher.example", "b@y.example"), message("a@x.example", "b@y.example")},
+		{queue.HoldSender, "a@bücher.example", message("A@xn--bcher-kva.example", "b@y.example"), message("b@xn--bcher-kva.example", "b@y.example")},
+		{queue.HoldSender, "<A@x.example>", message("a@x.example", "b@y.example"), message("c@x.example", "b@y.example")},
 		{queue.HoldSender, "<>", message("", "b@y.example"), message("a@x.example", "b@y.example")},
 		{queue.HoldRule, "smart", rule("smart"), rule("out")},
 	} {
@@ -217,7 +220,7 @@ func TestHoldRefusals(t *testing.T) {
 	r := start(t, queue.Options{})
 	ctx := context.Background()
 	for _, h := range []queue.Hold{
-		{Kind: "what", Value: "x"}, {Kind: queue.HoldRule}, {Kind: queue.HoldSender, Value: "a\nb"},
+		{Kind: "what", Value: "x"}, {Kind: queue.HoldRule}, {Kind: queue.HoldSender, Value: "a\nb"}, {Kind: queue.HoldDestination, Value: "b@y.example"},
 		{Kind: queue.HoldRoute, Value: strings.Repeat("x", 600)},
 	} {
 		if _, err := r.Hold(ctx, h); !errors.Is(err, rpc.ErrInvalid) {
