@@ -19,7 +19,8 @@ const maxAbove = 4
 // the next domain above that has some: its signature speaks for the domains below
 // as well (RFC 7489 section 3.1.1). No key means that the mail is not signed; a
 // row that cannot be used is an error, so that the mail waits instead of going out
-// without the signature that was promised.
+// without the signature that was promised; and so is "no row" that is only remembered
+// from before the table went down.
 func (s *Service) DKIM(ctx context.Context, r DKIMRequest) ([]DKIMKey, error) {
 	a, err := s.action(r.Action)
 	if err != nil {
@@ -29,6 +30,12 @@ func (s *Service) DKIM(ctx context.Context, r DKIMRequest) ([]DKIMKey, error) {
 	if a.dkim == nil || domain == "" {
 		return nil, nil
 	}
+	return sure(ctx, func(keys []DKIMKey) bool { return len(keys) == 0 },
+		func(ctx context.Context) ([]DKIMKey, error) { return s.keysAbove(ctx, a, domain) })
+}
+
+// keysAbove returns the keys of a domain, or of the next above it.
+func (s *Service) keysAbove(ctx context.Context, a *action, domain string) ([]DKIMKey, error) {
 	for range 1 + maxAbove {
 		row, err := a.dkim.Lookup(ctx, table.DKIM, domain)
 		if err == nil {

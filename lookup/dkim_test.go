@@ -63,6 +63,28 @@ func signsMail(t *testing.T, s *Service, author string) string {
 	return strings.Join(out, " ")
 }
 
+// While the table is down, keys that are known sign; that there was none before is
+// not enough to send unsigned.
+func TestDKIMTableDown(t *testing.T) {
+	f := newFixture(t)
+	s := f.service(fmt.Sprintf(dkimConf, newCustodyFiles(t).dir))
+	keys := f.table("keys")
+	_, ed := newAuthority(t, "CA", nil).server("ed25519", nil, "x.example")
+	keys.set(table.DKIM, "example.org", "s1", ed)
+	if got := signsMail(t, s, "a.example.org") + signsMail(t, s, "example.net"); got != "s1@example.org" {
+		t.Fatal(got)
+	}
+	keys.fail(errDown)
+	if got := signsMail(t, s, "a.example.org"); got != "s1@example.org" {
+		t.Errorf("known: %s", got)
+	}
+	for author, want := range map[string]string{"example.net": errUnsure.Error(), "new.example": "connection refused"} {
+		if got := signsMail(t, s, author); !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want an error with %q", author, got, want)
+		}
+	}
+}
+
 // Keys that sign mail are found for the author's domain or one above it, however
 // they are kept.
 func TestDKIMKeys(t *testing.T) {
