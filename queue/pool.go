@@ -222,14 +222,18 @@ func (a *active) job(d *destination) []*item {
 	return job
 }
 
-// forwardedFrom is the domain that an envelope was forwarded from, empty if it was
-// not: its reverse-path may be rewritten to that (SRS), and a job has one.
+// forwardedFrom is '@' and the domain that an envelope was forwarded from, empty if
+// it was not: its reverse-path may be rewritten to that (SRS), and a job has one.
 func (it *item) forwardedFrom() string {
 	if it.env.Recipient == it.env.Address {
 		return ""
 	}
-	_, domain := address.Split(it.env.Recipient)
-	return domain
+	given, err := address.Parse(it.env.Recipient)
+	to, err2 := address.Parse(it.env.Address)
+	if err == nil && err2 == nil && given == to { // but for the case of the domain
+		return ""
+	}
+	return "@" + given.Domain // none of the bare postmaster
 }
 
 // weight is about what a job takes on the wire.
