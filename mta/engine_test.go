@@ -241,6 +241,34 @@ func TestPerHost(t *testing.T) {
 	}
 }
 
+// Sessions that nobody has use for are kept in bounds: the oldest goes first.
+func TestIdleBounded(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.InFlight = 3 })
+	var zone strings.Builder
+	for i := range 6 {
+		fmt.Fprintf(&zone, "d%d.example. MX 10 shared.example.\n", i)
+	}
+	w.dns.Zone(t, zone.String()+"shared.example. A 192.0.2.3")
+	p := newPeer(t)
+	w.at("192.0.2.3:25", p.start()).start()
+	for i := range 6 {
+		wantResult(t, w.one(fmt.Sprintf("x@d%d.example", i)), queue.Delivered, 250)
+	}
+	idle := w.mta.idle
+	idle.mu.Lock()
+	n, last := idle.order.Len(), idle.order.Back().Value.(*session).dest.domain
+	kept := len(idle.byKey)
+	idle.mu.Unlock()
+	if n > 3 || kept != n || last != "d5.example" {
+		t.Errorf("%d sessions of %d destinations are kept, the last for %s", n, kept, last)
+	}
+	// What is kept is of use.
+	wantResult(t, w.one("x@d4.example"), queue.Delivered, 250)
+	if p.connections() != 6 {
+		t.Errorf("%d connections", p.connections())
+	}
+}
+
 // A dead host is not run against by the backlog, and mail says when it may be
 // tried again.
 func TestDeadHostRemembered(t *testing.T) {

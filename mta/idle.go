@@ -1,22 +1,26 @@
 package mta
 
 import (
+	"container/list"
 	"slices"
 	"sync"
 	"time"
 )
 
 // idlers keeps sessions that have nothing to do, for a short time, for the next
-// message of the same destination.
+// message of the same destination. It keeps a bounded number: where every message
+// goes somewhere else, they are of no use, and each has a socket and buffers.
 type idlers struct {
+	most   int
 	mu     sync.Mutex
 	closed bool
 	byKey  map[string][]*session
+	order  *list.List // of *session, the one that came first in front
 	ending sync.WaitGroup
 }
 
-func newIdlers() *idlers {
-	return &idlers{byKey: make(map[string][]*session)}
+func newIdlers(most int) *idlers {
+	return &idlers{most: most, byKey: make(map[string][]*session), order: list.New()}
 }
 
 // list returns the sessions of a destination, the one that was used last at the
@@ -34,7 +38,8 @@ func (p *idlers) claim(s *session) bool {
 	return p.drop(s)
 }
 
-// put keeps a session, or ends it if there is no more to come.
+// put keeps a session, or ends it if there is no more to come. One too many ends
+// the one that was kept for longest, without waiting for that.
 func (p *idlers) put(s *session) {
 	p.mu.Lock()
 	if p.closed {
@@ -44,6 +49,12 @@ func (p *idlers) put(s *session) {
 	}
 	s.timer = time.AfterFunc(s.dest.limits.KeepAlive, func() { p.expire(s) })
 	p.byKey[s.dest.key] = append(p.byKey[s.dest.key], s)
+	s.place = p.order.PushBack(s)
+	if p.order.Len() > p.most {
+		oldest := p.order.Front().Value.(*session)
+		p.drop(oldest)
+		p.ending.Go(func() { oldest.quit("quit") })
+	}
 	p.mu.Unlock()
 }
 
@@ -92,6 +103,7 @@ func (p *idlers) drop(s *session) bool {
 			continue
 		}
 		s.timer.Stop()
+		p.order.Remove(s.place)
 		if list = append(list[:i], list[i+1:]...); len(list) == 0 {
 			delete(p.byKey, s.dest.key)
 		} else {

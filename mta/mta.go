@@ -49,7 +49,7 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 		cfg: cfg, lookup: l, queue: w,
 		lanes:     newLanes(cfg.Limits.Waiting),
 		conns:     newLimiter(cfg.Limits.InFlight),
-		idle:      newIdlers(),
+		idle:      newIdlers(cfg.Limits.InFlight),
 		penalties: newPenalties(time.Now),
 		families:  &families{now: time.Now},
 		signed:    otter.Must(&otter.Options[string, *signed]{MaximumSize: maxSigned}),

@@ -1,6 +1,7 @@
 package mta
 
 import (
+	"container/list"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -28,6 +29,7 @@ type session struct {
 	failures int       // recipients refused
 	last     time.Time // when a transaction ended
 	timer    *time.Timer
+	place    *list.Element // among the idle ones
 }
 
 // newID returns 16 random hexadecimal digits.
