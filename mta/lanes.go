@@ -2,6 +2,7 @@ package mta
 
 import (
 	"context"
+	"crypto/sha256"
 	"slices"
 	"strings"
 	"sync"
@@ -37,7 +38,7 @@ type knownLane struct {
 
 // lane is the way to one set of servers. Its fields need lanes.mu.
 type lane struct {
-	key   string // the servers
+	key   string // the servers, in bounds
 	most  int    // what the limit never exceeds
 	limit float64
 	used  int
@@ -110,9 +111,13 @@ func (s *lanes) learn(dest, servers, own string, most int) *lane {
 	now := s.now()
 	s.makeRoom(now)
 	key := own + " " + servers
+	if len(key) > maxServers {
+		sum := sha256.Sum256([]byte(key))
+		key = string(sum[:])
+	}
 	l := s.byKey[key]
 	if l == nil {
-		l = &lane{key: servers, most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
+		l = &lane{key: shortServers(servers), most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
 		s.byKey[key] = l
 	}
 	l.most = most

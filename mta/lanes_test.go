@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -209,5 +210,21 @@ func TestLanesBounded(t *testing.T) {
 	s.learn("new", "new", "", 20)
 	if len(s.byKey) != 1 || len(s.known) != 1 {
 		t.Errorf("%d lanes, %d destinations after all were forgotten", len(s.byKey), len(s.known))
+	}
+}
+
+// However many servers a destination has, its lane is its own and takes no more
+// room than others.
+func TestLaneOfManyServers(t *testing.T) {
+	s := newLanes(10)
+	many := strings.Repeat("mx.long.example:25 ", 1000)
+	a, b := s.learn("a", many+"a", "", 20), s.learn("b", many+"b", "", 20)
+	if a == b || s.learn("c", many+"a", "", 20) != a {
+		t.Error("lanes are told apart by all their servers")
+	}
+	for key, l := range s.byKey {
+		if len(key) > maxServers || len(l.servers()) > maxServers+3 {
+			t.Errorf("%d and %d bytes", len(key), len(l.servers()))
+		}
 	}
 }

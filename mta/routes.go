@@ -70,11 +70,15 @@ func (m *MTA) Lanes(context.Context) ([]Lane, error) {
 }
 
 // servers names the servers of a lane, in bounds.
-func (l *lane) servers() string {
-	if len(l.key) <= maxServers {
-		return l.key
+func (l *lane) servers() string { return l.key }
+
+// shortServers bounds a list of servers: a domain may have a hundred MXs of 250
+// bytes each, and there are many domains.
+func shortServers(list string) string {
+	if len(list) <= maxServers {
+		return list
 	}
-	return l.key[:strings.LastIndexByte(l.key[:maxServers], ' ')+1] + "..."
+	return list[:strings.LastIndexByte(list[:maxServers], ' ')+1] + "..."
 }
 
 // server names a host as lanes and holds do.
