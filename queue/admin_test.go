@@ -2,6 +2,7 @@ package queue_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"strings"
 	"testing"
@@ -110,5 +111,27 @@ func TestRemoveWhileInFlight(t *testing.T) {
 	done(t, w, j, queue.Result{Outcome: queue.Failed, Code: 550, Text: "no"})
 	if s := r.stats(); s.Messages != 0 || s.Envelopes != 0 || s.InFlight != 0 || s.Bounced != 0 {
 		t.Errorf("stats: %+v", s)
+	}
+}
+
+// In JSON an id is what commands take: a number of that size does not survive most
+// programs.
+func TestIDsInJSON(t *testing.T) {
+	want := queue.EnvelopeID{Message: 1883110805487026991, N: 3}
+	text, err := json.Marshal(queue.Listed{Envelope: queue.Envelope{ID: want}})
+	if err != nil || !strings.Contains(string(text), `"ID":"1a22274ce9c1032f.3"`) {
+		t.Errorf("%s, %v", text, err)
+	}
+	var back queue.Listed
+	if err := json.Unmarshal(text, &back); err != nil || back.Envelope.ID != want {
+		t.Errorf("back: %v, %v", back.Envelope.ID, err)
+	}
+	if text, err := json.Marshal(want.Message); err != nil || string(text) != `"1a22274ce9c1032f"` {
+		t.Errorf("message: %s, %v", text, err)
+	}
+	var m queue.MessageID
+	var e queue.EnvelopeID
+	if m.UnmarshalText([]byte("1a22274ce9c1032f.3")) == nil || e.UnmarshalText([]byte("1a22274ce9c1032f")) == nil {
+		t.Error("the id of the other kind is taken")
 	}
 }

@@ -44,6 +44,33 @@ type EnvelopeID struct {
 // String returns "MESSAGE.N".
 func (id EnvelopeID) String() string { return id.Message.String() + "." + strconv.Itoa(id.N) }
 
+// MarshalText returns the form that commands take, in JSON too: as a number it has
+// more digits than many programs keep.
+func (id MessageID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (id *MessageID) UnmarshalText(text []byte) error {
+	m, n, err := ParseID(string(text))
+	if err == nil && n >= 0 {
+		err = fmt.Errorf("bad message id %q: want 16 hexadecimal digits", text)
+	}
+	*id = m
+	return err
+}
+
+// MarshalText returns "MESSAGE.N".
+func (id EnvelopeID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
+
+// UnmarshalText reads what MarshalText writes.
+func (id *EnvelopeID) UnmarshalText(text []byte) error {
+	m, n, err := ParseID(string(text))
+	if err == nil && n < 0 {
+		err = fmt.Errorf("bad envelope id %q: want MESSAGE.N", text)
+	}
+	*id = EnvelopeID{m, n}
+	return err
+}
+
 // ParseID reads "MESSAGE" or "MESSAGE.N"; n is -1 when it was left out.
 func ParseID(s string) (id MessageID, n int, err error) {
 	text, num, dotted := strings.Cut(s, ".")
