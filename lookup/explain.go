@@ -2,7 +2,6 @@ package lookup
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"strings"
 
 	"tabard/internal/config"
+	"tabard/internal/rpc"
 	"tabard/table"
 )
 
@@ -61,7 +61,7 @@ const (
 // and looks on. The request is of a person: what is wrong with it is an error.
 func (s *Service) Explain(ctx context.Context, r ExplainRequest) (Explanation, error) {
 	if len(r.Sender) > maxAddress || len(r.Recipient) > maxAddress {
-		return Explanation{}, errors.New("address too long")
+		return Explanation{}, fmt.Errorf("%w: address too long", rpc.ErrInvalid)
 	}
 	sess, about, err := s.explainSession(ctx, r)
 	if err != nil {
@@ -174,13 +174,15 @@ func sessionText(l *config.Listener, sess *Session) string {
 // explainListener finds the listener that is meant: the one that a text names,
 // else the first, or for a user the first where one can log in.
 func (s *Service) explainListener(r ExplainRequest) (int, error) {
-	if len(s.cfg.Listeners) == 0 {
-		return 0, errors.New("the configuration has no listener")
+	network := func(l config.Listener) bool { return !l.Socket }
+	first := slices.IndexFunc(s.cfg.Listeners, network)
+	if first < 0 {
+		return 0, fmt.Errorf("%w: the configuration has no listener", rpc.ErrInvalid)
 	}
 	if r.Listener == "" {
-		i := slices.IndexFunc(s.cfg.Listeners, func(l config.Listener) bool { return l.Auth != config.AuthNone || l.CertAuth != "" })
+		i := slices.IndexFunc(s.cfg.Listeners, func(l config.Listener) bool { return network(l) && (l.Auth != config.AuthNone || l.CertAuth != "") })
 		if r.User == "" || i < 0 {
-			i = 0
+			i = first
 		}
 		return i, nil
 	}
@@ -190,6 +192,9 @@ func (s *Service) explainListener(r ExplainRequest) (int, error) {
 	}
 	var known []string
 	for i, l := range s.cfg.Listeners {
+		if !network(l) {
+			continue
+		}
 		at := net.JoinHostPort(l.Host, l.Port)
 		number := l.Port
 		if n, err := net.LookupPort("tcp", number); err == nil {
@@ -200,7 +205,7 @@ func (s *Service) explainListener(r ExplainRequest) (int, error) {
 		}
 		known = append(known, at)
 	}
-	return 0, fmt.Errorf("no listener %q; there are %s", r.Listener, strings.Join(known, ", "))
+	return 0, fmt.Errorf("%w: no listener %q; there are %s", rpc.ErrInvalid, r.Listener, strings.Join(known, ", "))
 }
 
 // localPlan looks up how a target would be delivered now.

@@ -2,11 +2,13 @@ package lookup
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
 	"testing"
 
+	"tabard/internal/rpc"
 	"tabard/table"
 )
 
@@ -150,8 +152,17 @@ func TestExplainSessions(t *testing.T) {
 			t.Errorf("listener %s: %q, %v", listener, e.Session, err)
 		}
 	}
-	if _, err := s.Explain(t.Context(), ExplainRequest{Listener: "nosuch", Recipient: "x@y.example"}); err == nil || !strings.Contains(err.Error(), "192.0.2.25:587") {
+	if _, err := s.Explain(t.Context(), ExplainRequest{Listener: "nosuch", Recipient: "x@y.example"}); !errors.Is(err, rpc.ErrInvalid) || !strings.HasSuffix(err.Error(), "192.0.2.25:587") {
 		t.Errorf("unknown listener: %v", err)
+	}
+}
+
+// The local socket is no listener for a session from the network.
+func TestExplainSocketIsNoListener(t *testing.T) {
+	s := newFixture(t).service("listen on socket tag \"here\"\nlisten on 192.0.2.25\naction \"out\" relay\nmatch from any for any action \"out\"\n")
+	e, err := s.Explain(t.Context(), ExplainRequest{Helo: "mx.example.net", Recipient: "x@y.example"})
+	if err != nil || !strings.Contains(e.Session, "192.0.2.25:25") {
+		t.Errorf("%q, %v", e.Session, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -129,10 +130,14 @@ func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.C
 	defer cancel()
 	var e explanation
 	var err error
-	if e.Explanation, err = a.Explain(ctx, r); err != nil {
+	if e.Explanation, err = a.Explain(ctx, r); errors.Is(err, rpc.ErrInvalid) {
+		return withCode(exUsage, err)
+	} else if err != nil {
 		return withCode(exUnavailable, err)
 	}
-	if e.Relays = relayPlans(e.Reply.Targets); len(e.Relays) > 0 {
+	var more bool
+	e.Relays, more = relayPlans(e.Reply.Targets)
+	if e.Cut = e.Cut || more; len(e.Relays) > 0 {
 		m, end, err := g.mtaBeside(ctx, cfg, a)
 		if err != nil {
 			return withCode(exUnavailable, err)
@@ -160,9 +165,9 @@ func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.C
 	return err
 }
 
-// relayPlans groups relayed recipients by what decides their route.
-func relayPlans(targets []lookup.Target) []relayPlan {
-	var plans []relayPlan
+// relayPlans groups relayed recipients by what decides their route. It reports
+// whether there are more than are looked up.
+func relayPlans(targets []lookup.Target) (plans []relayPlan, more bool) {
 	at := make(map[string]int)
 	for _, t := range targets {
 		if !t.Relay {
@@ -177,9 +182,11 @@ func relayPlans(targets []lookup.Target) []relayPlan {
 		case len(plans) < maxRelayPlans:
 			at[key] = len(plans)
 			plans = append(plans, relayPlan{Action: t.Action, Recipients: []string{t.Address}})
+		default:
+			more = true
 		}
 	}
-	return plans
+	return plans, more
 }
 
 // mtaBeside reaches the mta that relays for a, until end is called: the running

@@ -2,12 +2,14 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"tabard/internal/dns/dnstest"
+	"tabard/lookup"
 )
 
 const explainConf = `hostname mx.example.org
@@ -70,7 +72,22 @@ func TestExplain(t *testing.T) {
 	explain(exDataErr, "a@b.example", "no address")
 	explain(exNoHost, "a@b.example", "x@nowhere.example")
 	explain(exUsage, "not an address", "x@partner.example")
+	explain(exUsage, "--listener", "nonsense", "a@b.example", "x@partner.example")
 	explain(exUsage, "--client", "nonsense", "a@b.example", "x@partner.example")
 	srv.Set("away.example", dnstest.ServFail)
 	explain(exTempFail, "a@b.example", "x@away.example")
+}
+
+// What is not looked up for being too much is not passed over in silence.
+func TestRelayPlansBounded(t *testing.T) {
+	var targets []lookup.Target
+	for i := range maxRelayPlans {
+		targets = append(targets, lookup.Target{Relay: true, Action: "out", Address: fmt.Sprintf("x@d%d.example", i)})
+	}
+	if plans, more := relayPlans(append(targets, targets...)); len(plans) != maxRelayPlans || more || len(plans[0].Recipients) != 2 {
+		t.Errorf("%d plans, more %v", len(plans), more)
+	}
+	if plans, more := relayPlans(append(targets, lookup.Target{Relay: true, Action: "out", Address: "x@last.example"})); len(plans) != maxRelayPlans || !more {
+		t.Errorf("of one more: %d plans, more %v", len(plans), more)
+	}
 }
