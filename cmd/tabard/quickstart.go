@@ -276,7 +276,7 @@ linked as "mailq" it lists the queue.
 
 Options: -t recipients from the header, -i a lone dot does not end the message,
 -f sender, -F full name, -N and -R and -V delivery status notifications,
--C configuration file. The exit code is one of sysexits(3).`,
+-C or -c configuration file. The exit code is one of sysexits(3).`,
 		DisableFlagParsing: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && (args[0] == "--help" || args[0] == "-h") {

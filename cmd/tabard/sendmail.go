@@ -66,7 +66,7 @@ func configArgs(config string, args ...string) []string {
 }
 
 // sendmailValueFlags take a value, attached or as the next argument.
-const sendmailValueFlags = "fFrNRVCBhoOpXLA"
+const sendmailValueFlags = "fFrNRVCcBhoOpXLA"
 
 // parseSendmail reads sendmail's command line. Options that the field's scripts
 // pass and that mean nothing here are accepted.
@@ -74,6 +74,11 @@ func parseSendmail(args []string) (o sendmailOptions, err error) {
 	o.mode = 'm'
 	for i := 0; i < len(args); i++ {
 		arg := args[i]
+		if arg == "--config" {
+			arg = "-c"
+		} else if file, ok := strings.CutPrefix(arg, "--config="); ok {
+			arg = "-c" + file
+		}
 		if arg == "--" {
 			o.recipients = append(o.recipients, args[i+1:]...)
 			break
@@ -118,7 +123,7 @@ func (o *sendmailOptions) set(flag byte, value string) error {
 		o.ret = strings.ToUpper(value)
 	case 'V':
 		o.envID = value
-	case 'C':
+	case 'C', 'c': // c is that of all of Tabard's commands
 		o.config = value
 	case 'v':
 		o.verbose = true
