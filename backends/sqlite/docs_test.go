@@ -72,10 +72,10 @@ func TestManualConf(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "mail.sqlite")
 	exec(t, rawDB(t, path), `CREATE TABLE domains (name, active); CREATE TABLE aliases (local, domain, target);
-CREATE TABLE users (local, domain, password, active); CREATE TABLE transports (destination, nexthop); CREATE TABLE outgoing (address);
+CREATE TABLE users (local, domain, password, active); CREATE TABLE transports (destination, nexthop, priority, weight); CREATE TABLE outgoing (address);
 INSERT INTO domains VALUES ('example.org', 1); INSERT INTO users VALUES ('alice', 'example.org', '$6$x', 1);
 INSERT INTO aliases VALUES ('info', 'example.org', 'alice@example.org'), ('info', 'example.org', 'bob@example.com');
-INSERT INTO transports VALUES ('partner.example', 'mx.partner.example'); INSERT INTO outgoing VALUES ('192.0.2.1')`)
+INSERT INTO transports VALUES ('partner.example', 'mx.partner.example', 10, 1); INSERT INTO outgoing VALUES ('192.0.2.1')`)
 	conf := docBlocks(t, "sql.md", "conf")[0]
 	tab := openTable(t, writeFile(t, filepath.Join(dir, "t.conf"), strings.Replace(conf, "/var/lib/mail/mail.sqlite", path, 1)))
 	if err := tab.Ping(ctx); err != nil {
