@@ -109,32 +109,47 @@ func normalSender(s string) string {
 	return local + "@" + normalDomain(domain)
 }
 
+// subject is what holds look at in an envelope.
+type subject struct {
+	env                       *Envelope
+	domain                    string // of the recipient
+	sender, local, fromDomain string
+}
+
+func newSubject(e *Envelope, sender string) subject {
+	local, _ := address.Split(sender)
+	return subject{env: e, domain: domainOf(e.Address), sender: sender, local: local, fromDomain: domainOf(sender)}
+}
+
 // holds reports whether h is about an envelope. That a route leads over a server
 // which is paused is for the relay worker to say.
-func (h *Hold) holds(e *Envelope, sender string) bool {
+func (h *Hold) holds(s *subject) bool {
 	switch h.Kind {
 	case HoldDestination:
-		return domainOf(e.Address) == h.Value
+		return s.domain == h.Value
 	case HoldRoute:
-		return e.Relay && domainOf(e.Address) == h.Value
+		return s.env.Relay && s.domain == h.Value
 	case HoldRule:
-		return e.Action == h.Value
+		return s.env.Action == h.Value
 	}
-	if sender == "" {
+	if s.sender == "" {
 		return h.Value == "<>"
 	}
 	local, domain := address.Split(h.Value)
 	if domain == "" { // a domain alone
-		return domainOf(sender) == h.Value
+		return s.fromDomain == h.Value
 	}
-	from, _ := address.Split(sender)
-	return strings.EqualFold(from, local) && domainOf(sender) == domain
+	return s.fromDomain == domain && strings.EqualFold(s.local, local)
 }
 
 // holdOf returns the first hold about an envelope, or nil. Needs active.mu.
 func (q *Queue) holdOf(e *Envelope, sender string) *Hold {
+	if len(q.holds) == 0 {
+		return nil
+	}
+	s := newSubject(e, sender)
 	for _, h := range q.holds {
-		if h.holds(e, sender) {
+		if h.holds(&s) {
 			return h
 		}
 	}
@@ -199,7 +214,7 @@ func (q *Queue) sweep(h *Hold) {
 	var held []*item
 	for _, d := range q.active.destinations {
 		d.ready = slices.DeleteFunc(d.ready, func(it *item) bool {
-			if it.dropped || !h.holds(&it.env, it.msg.Sender) {
+			if s := newSubject(&it.env, it.msg.Sender); it.dropped || !h.holds(&s) {
 				return false
 			}
 			held = append(held, it)

@@ -106,7 +106,7 @@ func trimAngles(addr string) string {
 func checkExplain(r *lookup.ExplainRequest, client string) (err error) {
 	if r.Sender != "" {
 		if _, err := address.Parse(r.Sender); err != nil {
-			return fmt.Errorf("FROM %q: %w", r.Sender, err)
+			return fmt.Errorf("FROM %.100q: %w", r.Sender, err)
 		}
 	}
 	if r.Recipient == "" {
