@@ -23,6 +23,9 @@ const (
 	// maxHeader bounds the header that is looked through for the author, in bytes.
 	// A message with a longer one is not signed.
 	maxHeader = 256 << 10
+	// maxFields and maxPicked bound its fields, and those of them that are signed: the
+	// signer looks through all for each.
+	maxFields, maxPicked = 2000, 200
 	// maxSigned is for how many messages signatures are kept, so that a message is
 	// signed once, not at each attempt.
 	maxSigned = 4096
@@ -58,13 +61,25 @@ func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed
 	if len(keys) == 0 {
 		return &signed{}, nil
 	}
+	unfolded := unfold(header)
+	fields := signedFields(unfolded)
+	if bytes.Count(unfolded, []byte("\r\n")) > maxFields || len(fields) > maxPicked {
+		m.cfg.Logger.Warn("mta message not signed", "message", job.Message.ID.String(), "domain", domain, "reason", "too many header fields")
+		return &signed{}, nil
+	}
 	// A key that was replaced has another handle.
 	name := fmt.Sprint(job.Message.ID, job.Message.Size, keys)
 	if s, ok := m.signed.GetIfPresent(name); ok {
 		return s, nil
 	}
 	s := &signed{}
-	if s.header, err = m.signatures(ctx, job, keys, signedFields(header)); err != nil {
+	to := func(w io.Writer) error {
+		if _, err := w.Write(unfolded); err != nil {
+			return err
+		}
+		return m.copyText(ctx, job, &tail{w, len(header)})
+	}
+	if s.header, err = m.signatures(ctx, to, keys, fields); err != nil {
 		if errors.Is(err, errBareLineEnd) {
 			return nil, failed("5.6.0", err.Error())
 		}
@@ -97,8 +112,8 @@ func forwarded(e *queue.Envelope) bool {
 	return given != to
 }
 
-// signatures passes the message through a signer for each key.
-func (m *MTA) signatures(ctx context.Context, job *queue.Job, keys []lookup.DKIMKey, fields []string) ([]byte, error) {
+// signatures passes a message, which text writes, through a signer for each key.
+func (m *MTA) signatures(ctx context.Context, text func(io.Writer) error, keys []lookup.DKIMKey, fields []string) ([]byte, error) {
 	var signers []*dkim.Signer
 	defer func() {
 		for _, s := range signers {
@@ -120,7 +135,7 @@ func (m *MTA) signatures(ctx context.Context, job *queue.Job, keys []lookup.DKIM
 		}
 		signers, to = append(signers, s), append(to, s)
 	}
-	if err := m.copyText(ctx, job, io.MultiWriter(to...)); err != nil {
+	if err := text(io.MultiWriter(to...)); err != nil {
 		return nil, err
 	}
 	var all bytes.Buffer
@@ -151,6 +166,28 @@ func (m *MTA) header(ctx context.Context, job *queue.Job) ([]byte, error) {
 		}
 		text = append(text, chunk...)
 	}
+}
+
+// unfold joins the lines of each field of a header, which the relaxed form does as
+// well (RFC 6376 section 3.4.2): the signer copies a field for each of its lines.
+func unfold(header []byte) []byte {
+	return bytes.ReplaceAll(bytes.ReplaceAll(header, []byte("\r\n "), []byte(" ")), []byte("\r\n\t"), []byte("\t"))
+}
+
+// tail passes on what comes after the first skip bytes.
+type tail struct {
+	to   io.Writer
+	skip int
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	cut := min(t.skip, len(p))
+	t.skip -= cut
+	if cut == len(p) { // who reads a pipe gives up after empty writes
+		return cut, nil
+	}
+	n, err := t.to.Write(p[cut:])
+	return cut + n, err
 }
 
 // authorDomain returns the domain of the first mailbox of the only From field;

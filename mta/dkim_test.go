@@ -14,6 +14,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-msgauth/dkim"
 
@@ -138,6 +139,41 @@ func TestSigned(t *testing.T) {
 	for _, added := range []string{"Subject: another\r\n", "From: b@example.org\r\n", "To: c@example.org\r\n"} {
 		if v := store.verify(t, append([]byte(added), got...)); v != "bad bad" {
 			t.Errorf("with another %q: %s", added, v)
+		}
+	}
+}
+
+// What signing costs is bounded, whatever the header looks like: a long field is
+// signed, and too many fields are not.
+func TestSigningIsCheap(t *testing.T) {
+	w, s, store := dkimWorld(t)
+	many := strings.Repeat("x@example.net,\r\n\t", 3000)
+	for name, tt := range map[string]struct {
+		header string
+		signed string
+	}{
+		"many recipients": {"From: a@example.org\r\nTo: " + many + "y@example.net\r\n", "example.org example.org"},
+		"many lines":      {"From: a@example.org\r\nX: y\r\n" + strings.Repeat(" \r\n", 80_000), "example.org example.org"},
+		"many fields":     {"From: a@example.org\r\n" + strings.Repeat("X:\r\n", 60_000), ""},
+		"many of a kind":  {"From: a@example.org\r\n" + strings.Repeat("Cc:\r\n", 1000), ""},
+	} {
+		for _, streamed := range []bool{false, true} {
+			began := time.Now()
+			wantResult(t, sendText(w, tt.header+"\r\nbody\r\n", streamed), queue.Delivered, 250)
+			got := <-s.mails
+			if took := time.Since(began); took > 5*time.Second {
+				t.Errorf("%s, streamed %t: %s", name, streamed, took)
+			}
+			if bytes.HasPrefix(got, []byte(tt.header)) != (tt.signed == "") {
+				t.Errorf("%s, streamed %t: begins with %.80q", name, streamed, got)
+			}
+			if tt.signed == "" {
+				continue
+			}
+			// The library that verifies is slow with many lines, too.
+			if v := store.verify(t, unfold(got)); v != tt.signed {
+				t.Errorf("%s, streamed %t: signed by %q", name, streamed, v)
+			}
 		}
 	}
 }
