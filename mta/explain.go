@@ -23,6 +23,9 @@ type ExplainRequest struct {
 	Original string // recipient as given in RCPT
 	Sender   string
 	Probe    bool // connect, up to where mail could be sent
+	// Paused are the routes that the queue has paused: what jobs brought along may
+	// be long past.
+	Paused []queue.Hold
 }
 
 // Explanation is where mail would go now, and why.
@@ -84,7 +87,7 @@ func (m *MTA) Explain(ctx context.Context, r ExplainRequest) (Explanation, error
 		var hosts []*host
 		hosts, fail = m.hosts(ctx, d)
 		for _, h := range hosts[:min(len(hosts), m.cfg.Limits.Hosts)] {
-			e.Hosts = append(e.Hosts, m.planHost(ctx, d, h))
+			e.Hosts = append(e.Hosts, m.planHost(ctx, d, h, r.Paused))
 		}
 		if r.Probe {
 			m.probeHosts(ctx, d, hosts, e.Hosts)
@@ -135,13 +138,13 @@ func (m *MTA) ownCertificate(ctx context.Context, d *destination) string {
 	return fmt.Sprintf("%s, valid until %s", leaf.Subject, leaf.NotAfter.UTC().Format(time.DateOnly))
 }
 
-func (m *MTA) planHost(ctx context.Context, d *destination, h *host) HostPlan {
+func (m *MTA) planHost(ctx context.Context, d *destination, h *host, paused []queue.Hold) HostPlan {
 	fail := d.decide(ctx, h)
 	p := HostPlan{URL: h.relayURL(), MX: h.mx, Preference: h.pref, Label: h.label, Fault: newFault(fail)}
 	if fail != nil {
 		return p
 	}
-	if fail := m.paused(h); fail != nil {
+	if fail := h.pausedBy(paused); fail != nil {
 		p.Fault = newFault(fail)
 		return p
 	}

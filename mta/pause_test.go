@@ -80,3 +80,20 @@ func TestLanesListed(t *testing.T) {
 		t.Errorf("long list: %q", long)
 	}
 }
+
+// What is explained is what the queue holds now, not what some job brought along.
+func TestExplainPaused(t *testing.T) {
+	w := newWorld(t)
+	w.at("192.0.2.1:25", newPeer(t).start()).at("192.0.2.2:25", newPeer(t).start()).start()
+	one := queue.Hold{ID: 7, Kind: queue.HoldRoute, Value: "mx1.example.org"}
+	wantResult(t, w.deliver(pausedJob(w, "x@example.org", one))[0], queue.Delivered, 250)
+	for _, tt := range []struct {
+		paused []queue.Hold
+		want   bool
+	}{{nil, false}, {[]queue.Hold{one}, true}} {
+		e, err := w.mta.Explain(t.Context(), ExplainRequest{Action: "out", Address: "x@example.org", Paused: tt.paused})
+		if err != nil || len(e.Hosts) != 2 || (e.Hosts[0].Fault != nil) != tt.want {
+			t.Errorf("with %v: %+v, %v", tt.paused, e.Hosts, err)
+		}
+	}
+}

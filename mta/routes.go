@@ -87,12 +87,15 @@ func (h *host) server() string { return strings.ToLower(net.JoinHostPort(h.name,
 // paused returns what an administrator's hold on a host means for mail, or nil.
 // Jobs bring along what is paused as of the moment that they were handed out.
 func (m *MTA) paused(h *host) *failure {
-	holds := m.holds.Load()
-	if holds == nil {
-		return nil
+	if holds := m.holds.Load(); holds != nil {
+		return h.pausedBy(*holds)
 	}
-	for i := range *holds {
-		if p := &(*holds)[i]; p.Over(h.server()) {
+	return nil
+}
+
+func (h *host) pausedBy(holds []queue.Hold) *failure {
+	for i := range holds {
+		if p := &holds[i]; p.Over(h.server()) {
 			return &failure{outcome: queue.Paused, text: p.String(), hold: p.ID}
 		}
 	}

@@ -142,6 +142,13 @@ func (h *Hold) holds(s *subject) bool {
 	return s.fromDomain == domain && strings.EqualFold(s.local, local)
 }
 
+// About reports whether h keeps back mail from a sender to an envelope's address, by
+// its action. A pause of a server keeps back what goes over that: see Over.
+func (h *Hold) About(e *Envelope, sender string) bool {
+	s := newSubject(e, sender)
+	return h.holds(&s)
+}
+
 // holdOf returns the first hold about an envelope, or nil. Needs active.mu.
 func (q *Queue) holdOf(e *Envelope, sender string) *Hold {
 	if len(q.holds) == 0 {

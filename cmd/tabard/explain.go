@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,12 +18,14 @@ import (
 	"tabard/internal/rpc"
 	"tabard/lookup"
 	"tabard/mta"
+	"tabard/queue"
 )
 
 // explanation is what `tabard explain --json` prints.
 type explanation struct {
 	lookup.Explanation
 	Relays []relayPlan `json:"relays,omitempty"`
+	Held   []string    `json:"held,omitempty"` // holds that keep back the mail of a target
 	Code   int         `json:"exit_code"`
 }
 
@@ -69,7 +72,8 @@ A running server is asked; without one, or with --direct, tables are opened and 
 asked here. The exit code is 0 when the message would be accepted and there is a host to
 try, 65 for an address that is none, 67 for a user who does not exist, 77 when the rules
 refuse, 68 when it would bounce for want of a host, 75 when it would have to wait: a table
-is down, DNS fails, or no host passed --probe.`,
+is down, DNS fails, no host passed --probe, or a hold of the queue keeps it back (which a
+running server alone can tell).`,
 		Args: cobra.ExactArgs(2),
 	}
 	flags := cmd.Flags()
@@ -135,6 +139,11 @@ func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.C
 	} else if err != nil {
 		return withCode(exUnavailable, err)
 	}
+	holds, err := holdsBeside(ctx, cfg, a)
+	if err != nil { // that queue is away is no reason to hide the rest
+		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "holds cannot be said: %v\n", err)
+	}
+	e.Held = heldBy(holds, e.Reply.Targets, r.Sender)
 	var more bool
 	e.Relays, more = relayPlans(e.Reply.Targets)
 	if e.Cut = e.Cut || more; len(e.Relays) > 0 {
@@ -146,7 +155,7 @@ func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.C
 		for i := range e.Relays {
 			p := &e.Relays[i]
 			p.Explanation, err = m.Explain(ctx, mta.ExplainRequest{
-				Action: p.Action, Address: p.Recipients[0], Original: r.Recipient, Sender: r.Sender, Probe: probe,
+				Action: p.Action, Address: p.Recipients[0], Original: r.Recipient, Sender: r.Sender, Probe: probe, Paused: holds,
 			})
 			if err != nil {
 				return withCode(exTempFail, err)
@@ -211,6 +220,43 @@ func (g *globals) mtaBeside(ctx context.Context, cfg *config.Config, a lookup.Ad
 	return mta.NewExplainer(client), func() { _ = client.Close() }, nil
 }
 
+// holdsBeside asks the running server's queue what is held. Without a server that
+// is not known.
+func holdsBeside(ctx context.Context, cfg *config.Config, a lookup.Admin) ([]queue.Hold, error) {
+	if _, here := a.(*lookup.Service); here {
+		return nil, nil
+	}
+	c, err := control.Dial(controlSocket(cfg))
+	if err != nil {
+		return nil, err
+	}
+	conn, err := c.Connect(ctx, procQueue)
+	if err != nil {
+		return nil, err
+	}
+	client := rpc.NewClient(conn)
+	defer func() { _ = client.Close() }()
+	list, err := queue.NewRemoteAdmin(client).Holds(ctx)
+	holds := make([]queue.Hold, len(list))
+	for i := range list {
+		holds[i] = list[i].Hold
+	}
+	return holds, err
+}
+
+// heldBy tells which holds keep back mail for targets.
+func heldBy(holds []queue.Hold, targets []lookup.Target, sender string) []string {
+	var held []string
+	for i := range holds {
+		if h := &holds[i]; slices.ContainsFunc(targets, func(t lookup.Target) bool {
+			return h.About(&queue.Envelope{Address: t.Address, Action: t.Action, Relay: t.Relay}, sender)
+		}) {
+			held = append(held, h.String())
+		}
+	}
+	return held
+}
+
 // exitCode is what the explanation comes to, for scripts.
 func (e *explanation) exitCode(probe bool) int {
 	switch code := e.Reply.Code; {
@@ -224,6 +270,9 @@ func (e *explanation) exitCode(probe bool) int {
 		return exNoPerm
 	}
 	worst := 0
+	if len(e.Held) > 0 {
+		worst = exTempFail
+	}
 	for _, p := range e.Local {
 		switch {
 		case p.Final:

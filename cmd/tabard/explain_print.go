@@ -33,6 +33,9 @@ func printExplanation(w io.Writer, e *explanation, r lookup.ExplainRequest) erro
 	if e.Cut {
 		p.line(0, "...", "and more, which is left out")
 	}
+	for _, h := range e.Held {
+		p.line(0, "held", "%s", h)
+	}
 	for _, l := range e.Local {
 		p.local(l)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"tabard/internal/dns/dnstest"
 	"tabard/lookup"
+	"tabard/queue"
 )
 
 const explainConf = `hostname mx.example.org
@@ -89,5 +90,21 @@ func TestRelayPlansBounded(t *testing.T) {
 	}
 	if plans, more := relayPlans(append(targets, lookup.Target{Relay: true, Action: "out", Address: "x@last.example"})); len(plans) != maxRelayPlans || !more {
 		t.Errorf("of one more: %d plans, more %v", len(plans), more)
+	}
+}
+
+// A hold shows, and is a reason to wait.
+func TestExplainHeld(t *testing.T) {
+	e := explanation{}
+	targets := []lookup.Target{{Action: "in", Address: "a@own.example", User: "a"}, {Relay: true, Action: "out", Address: "x@far.example"}}
+	holds := []queue.Hold{
+		{Kind: queue.HoldSender, Value: "b@y.example"}, {Kind: queue.HoldRoute, Value: "own.example"},
+		{Kind: queue.HoldRoute, Value: "far.example", Reason: "they asked"}, {Kind: queue.HoldRule, Value: "in"},
+	}
+	e.Held = heldBy(holds, targets, "a@y.example")
+	var out strings.Builder
+	if err := printExplanation(&out, &e, lookup.ExplainRequest{}); err != nil || e.exitCode(false) != exTempFail ||
+		!strings.Contains(out.String(), "held      route far.example paused: they asked\nheld      rule in held\n") {
+		t.Errorf("%d, %v\n%s", e.exitCode(false), err, out.String())
 	}
 }
