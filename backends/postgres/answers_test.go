@@ -78,7 +78,8 @@ CREATE FUNCTION f(text) RETURNS SETOF text LANGUAGE sql AS 'SELECT key || id FRO
 		"SELECT n FROM k WHERE n >>= $1 LIMIT 1": {"192.0.2.1", "::1"},
 	}
 	for query, batched := range map[string]bool{
-		ownQuery(t, table.Alias): true, ownQuery(t, table.RelayHost): true, ownQuery(t, table.MailAddrMap): true, ownQuery(t, table.AddrName): true,
+		ownQuery(t, table.Alias): true, ownQuery(t, table.MailAddrMap): true, ownQuery(t, table.AddrName): true,
+		"SELECT url FROM relays WHERE lower(match) = $1 ORDER BY priority, weight DESC": true,
 		"SELECT ord FROM k WHERE key = $1 ORDER BY ord":                                 true,
 		"SELECT ord FROM k WHERE $1 = key ORDER BY key DESC, id DESC LIMIT 3 -- $1":     true,
 		"SELECT ord FROM k WHERE $1 = key ORDER BY id; -- $1":                           false,
