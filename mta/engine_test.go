@@ -241,6 +241,21 @@ func TestPerHost(t *testing.T) {
 	}
 }
 
+// A server that does not answer QUIT delays no result.
+func TestResultBeforeGoodbye(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.Messages, c.Timeouts.Quit = 1, time.Minute })
+	asked, answer := make(chan struct{}), make(chan struct{})
+	p := newPeer(t).on("QUIT", func(*peerConn, string) (string, bool) {
+		close(asked)
+		<-answer
+		return "221 bye", true
+	})
+	w.at("192.0.2.3:25", p.start()).relay(plainRelay).start()
+	wantResult(t, w.one("x@example.org"), queue.Delivered, 250)
+	<-asked
+	close(answer)
+}
+
 // Sessions that nobody has use for are kept in bounds: the oldest goes first.
 func TestIdleBounded(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits.InFlight = 3 })

@@ -53,10 +53,13 @@ func (p *idlers) put(s *session) {
 	if p.order.Len() > p.most {
 		oldest := p.order.Front().Value.(*session)
 		p.drop(oldest)
-		p.ending.Go(func() { oldest.quit("quit") })
+		p.end(oldest)
 	}
 	p.mu.Unlock()
 }
+
+// end says goodbye without making the caller wait for the answer.
+func (p *idlers) end(s *session) { p.ending.Go(func() { s.quit("quit") }) }
 
 func (p *idlers) expire(s *session) {
 	p.mu.Lock()
@@ -127,7 +130,7 @@ func (p *idlers) close() {
 	}
 	p.mu.Unlock()
 	for _, s := range all {
-		p.ending.Go(func() { s.quit("quit") })
+		p.end(s)
 	}
 	p.ending.Wait()
 }

@@ -167,13 +167,18 @@ func (m *MTA) reuse(ctx context.Context, d *destination) *session {
 	return nil
 }
 
-// done keeps a session for the next message, or ends it.
+// done keeps a session for the next message, or ends it. What became of this one
+// is to be told before the server has answered QUIT, unless the next connection may
+// only begin some time after the end of this one.
 func (m *MTA) done(s *session) {
-	if s.usable() && !m.conns.wanted(s.spot.keys) {
+	switch {
+	case s.usable() && !m.conns.wanted(s.spot.keys):
 		m.idle.put(s)
-		return
+	case s.conn.err != nil || s.spot.rest > 0:
+		s.quit("quit")
+	default:
+		m.idle.end(s)
 	}
-	s.quit("quit")
 }
 
 // failAll gives envelopes that no server was asked about the same result.
