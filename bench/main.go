@@ -76,7 +76,7 @@ func run(args []string) error {
 func parse(args []string) (*settings, error) {
 	fs := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	s := &settings{}
-	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), tabard, postfix and opensmtpd, in order; several times the same is fine")
+	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), tabard, postfix, postfix-tuned (for relay) and opensmtpd, in order; several times the same is fine")
 	sessions := fs.String("sessions", "1,10,50,200", "connections at once")
 	shapes := fs.String("shapes", defaultShapes(args[0]), "ingest: one message per connection, many; handshake: full, resumed, message (full, with a message)")
 	fs.BoolVar(&s.classic, "classic", false, "clients offer no post-quantum key exchange, which OpenSSL 3.0 does not know")
@@ -119,12 +119,12 @@ func (m measured) print() {
 	if m.res.Acked > 0 {
 		per = m.cpu / time.Duration(m.res.Acked)
 	}
-	fmt.Printf("%-12s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms\n", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
+	fmt.Printf("%-13s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms\n", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
 		ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), ms(m.res.Percentile(100)))
 }
 
 func heading(unit string) {
-	fmt.Printf("%-12s %-10s %8s %12s %11s %9s %9s %12s\n", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
+	fmt.Printf("%-13s %-10s %8s %12s %11s %9s %9s %12s\n", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }

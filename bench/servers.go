@@ -48,12 +48,14 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 		return s.startNull(ctx, nullRemote, dir)
 	case "tabard":
 		return s.startTabard(ctx, dir, relayTo)
+	case "postfix-tuned":
+		return s.startPostfix(ctx, dir, relayTo, tunedPostfix()...)
 	case "postfix":
 		return s.startPostfix(ctx, dir, relayTo)
 	case "opensmtpd":
 		return s.startOpenSMTPD(ctx, dir, relayTo)
 	}
-	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, tabard, postfix or opensmtpd", name)
+	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, tabard, postfix, postfix-tuned or opensmtpd", name)
 }
 
 func (s *settings) startNull(ctx context.Context, kind, dir string) (*target, error) {
