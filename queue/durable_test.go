@@ -271,7 +271,7 @@ func TestLostBodyFile(t *testing.T) {
 func TestStreamsAreBounded(t *testing.T) {
 	r := start(t, queue.Options{})
 	c, _, _ := r.client(t)
-	const streams, size = 8, 50 << 20
+	const streams, size = 8, 16 << 20
 	most := watchHeap(t)
 	var wg sync.WaitGroup
 	for range streams {
