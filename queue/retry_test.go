@@ -158,6 +158,7 @@ func TestExpiry(t *testing.T) {
 		if attempts < 13 || attempts > 16 { // 400 n^2 s within a day: n < 14.7
 			t.Errorf("%d attempts", attempts)
 		}
+		synctest.Wait() // a report is counted after it can be taken
 		if s := r.stats(); s.Messages != 0 || s.Expired != 1 || s.Bounced != 2 {
 			t.Errorf("stats: %+v", s)
 		}
