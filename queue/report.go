@@ -191,9 +191,10 @@ func (q *Queue) insertReport(ctx context.Context, m *NewMessage, items []*item) 
 		q.expel(fresh)
 		return err
 	}
-	q.inserted(m, fresh)
-	q.ended(change, items)
+	// Counted before it can be taken.
 	q.count.bounced.Add(1)
+	q.ended(change, items)
+	q.inserted(m, fresh)
 	for _, it := range items {
 		q.logEnd("queue bounce", &it.msg.Message, &it.env, slog.String("kind", it.note.Kind),
 			slog.String("bounce", m.Message.ID.String()), slog.String("stat", noticeText(it.note)))
