@@ -76,10 +76,7 @@ func TestBodyRoundTrip(t *testing.T) {
 		j := job(i+1, "x@example.org")
 		j.Body, j.Message.Size = body, int64(len(body))
 		if i%2 == 1 {
-			w.queue.mu.Lock()
-			w.queue.bodies[j.Message.ID], w.queue.chunk = body, 1+r.IntN(5000)
-			w.queue.mu.Unlock()
-			j.Body = nil
+			w.stream(&j, 1+r.IntN(5000))
 		}
 		wantResult(t, w.deliver(j)[0], queue.Delivered, 250)
 		if got := <-s.mails; !bytes.Equal(got, body) {
@@ -113,10 +110,7 @@ func TestBareLineEnds(t *testing.T) {
 			if streamed {
 				j.Message.ID++
 				j.Envelopes[0].ID.Message++
-				w.queue.mu.Lock()
-				w.queue.bodies[j.Message.ID], w.queue.chunk = []byte(body), 1
-				w.queue.mu.Unlock()
-				j.Body = nil
+				w.stream(&j, 1)
 			}
 			wantResult(t, w.deliver(j)[0], queue.Failed, 0, "5.6.0")
 		}

@@ -2,33 +2,18 @@ package mta
 
 import (
 	"maps"
-	"strconv"
 	"strings"
 	"testing"
 
 	"tabard/internal/count"
+	"tabard/internal/count/counttest"
 	"tabard/queue"
 )
 
 // countOf returns what an MTA has counted under a name, by the values of the
 // labels, without what is zero.
 func countOf(m *MTA, name string) map[string]float64 {
-	numbers := map[string]float64{}
-	for i, d := range Counted() {
-		if d.Name != name {
-			continue
-		}
-		for j, n := range m.count.Values()[i] {
-			switch {
-			case n == 0:
-			case len(d.Series) == 0:
-				numbers[strconv.Itoa(j)] = n
-			default:
-				numbers[strings.Join(d.Series[j/d.Width()], " ")] = n
-			}
-		}
-	}
-	return numbers
+	return counttest.Of(name, Counted(), m.count.Values())
 }
 
 func TestCounts(t *testing.T) {

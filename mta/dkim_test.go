@@ -110,10 +110,7 @@ func sendText(w *world, text string, streamed bool) queue.Result {
 	j := job(w.queue.nextID(), "x@example.net")
 	j.Body, j.Message.Size = []byte(text), int64(len(text))
 	if streamed {
-		w.queue.mu.Lock()
-		w.queue.bodies[j.Message.ID], w.queue.chunk = j.Body, 777
-		w.queue.mu.Unlock()
-		j.Body = nil
+		w.stream(&j, 777)
 	}
 	return w.deliver(j)[0]
 }

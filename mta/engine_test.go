@@ -222,10 +222,9 @@ func TestInFlightBounded(t *testing.T) {
 	}
 }
 
-// Connections to one address are bounded over all destinations, and idle ones
-// make room.
-func TestPerHost(t *testing.T) {
-	w := newWorld(t, func(c *Config) { c.Limits.PerHost = 2 })
+// sixDomains delivers to as many domains that have one server.
+func sixDomains(t *testing.T, w *world) *peer {
+	t.Helper()
 	var zone strings.Builder
 	for i := range 6 {
 		fmt.Fprintf(&zone, "d%d.example. MX 10 shared.example.\n", i)
@@ -236,6 +235,14 @@ func TestPerHost(t *testing.T) {
 	for i := range 6 {
 		wantResult(t, w.one(fmt.Sprintf("x@d%d.example", i)), queue.Delivered, 250)
 	}
+	return p
+}
+
+// Connections to one address are bounded over all destinations, and idle ones
+// make room.
+func TestPerHost(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.Limits.PerHost = 2 })
+	p := sixDomains(t, w)
 	if p.connections() != 6 || w.most != 2 {
 		t.Errorf("%d connections, %d at once", p.connections(), w.most)
 	}
@@ -259,16 +266,7 @@ func TestResultBeforeGoodbye(t *testing.T) {
 // Sessions that nobody has use for are kept in bounds: the oldest goes first.
 func TestIdleBounded(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Limits.InFlight = 3 })
-	var zone strings.Builder
-	for i := range 6 {
-		fmt.Fprintf(&zone, "d%d.example. MX 10 shared.example.\n", i)
-	}
-	w.dns.Zone(t, zone.String()+"shared.example. A 192.0.2.3")
-	p := newPeer(t)
-	w.at("192.0.2.3:25", p.start()).start()
-	for i := range 6 {
-		wantResult(t, w.one(fmt.Sprintf("x@d%d.example", i)), queue.Delivered, 250)
-	}
+	p := sixDomains(t, w)
 	idle := w.mta.idle
 	idle.mu.Lock()
 	n, last := idle.order.Len(), idle.order.Back().Value.(*session).dest.domain

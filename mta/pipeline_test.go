@@ -139,10 +139,7 @@ func TestChunking(t *testing.T) {
 		j := job(i+1, "x@example.org")
 		j.Body, j.Message.Size = body, int64(len(body))
 		if i%2 == 1 {
-			w.queue.mu.Lock()
-			w.queue.bodies[j.Message.ID], w.queue.chunk = body, 1+r.IntN(5000)
-			w.queue.mu.Unlock()
-			j.Body = nil
+			w.stream(&j, 1+r.IntN(5000))
 		}
 		wantResult(t, w.deliver(j)[0], queue.Delivered, 250)
 		if got := p.got(); !bytes.Equal([]byte(got[i].body), body) {
@@ -177,10 +174,8 @@ func TestChunkingBroken(t *testing.T) {
 		want queue.Outcome
 	}{{"a\r\nb\nc\r\n", 9, queue.Failed}, {"a\r\n", 9, queue.Deferred}, {"a\r\nb\r\nc\r\n", 4, queue.Deferred}} {
 		j := job(i+1, "x@example.org")
-		w.queue.mu.Lock()
-		w.queue.bodies[j.Message.ID], w.queue.chunk = []byte(tt.body), 3
-		w.queue.mu.Unlock()
-		j.Body, j.Message.Size = nil, tt.size
+		j.Body, j.Message.Size = []byte(tt.body), tt.size
+		w.stream(&j, 3)
 		wantResult(t, w.deliver(j)[0], tt.want, 0)
 	}
 	if n := len(p.got()); n != 0 {

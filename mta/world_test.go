@@ -185,6 +185,14 @@ func (w *world) deliver(j queue.Job) []queue.Result {
 	return out
 }
 
+// stream makes the body of a job one that is asked for in chunks of so many bytes.
+func (w *world) stream(j *queue.Job, chunk int) {
+	w.queue.mu.Lock()
+	defer w.queue.mu.Unlock()
+	w.queue.bodies[j.Message.ID], w.queue.chunk = j.Body, chunk
+	j.Body = nil
+}
+
 // one delivers to a single recipient.
 func (w *world) one(to string) queue.Result {
 	w.t.Helper()

@@ -25,6 +25,7 @@ import (
 
 	"tabard/backends/static"
 	"tabard/internal/config"
+	"tabard/internal/count/counttest"
 	"tabard/internal/selfca"
 	"tabard/lookup"
 	"tabard/table"
@@ -379,22 +380,7 @@ func (tr *truth) counted(t *testing.T, before map[string]float64, want lookup.Ve
 // countOf returns what a server has counted under a name, by the values of the
 // labels, without what is zero.
 func countOf(s *Server, name string) map[string]float64 {
-	numbers := map[string]float64{}
-	for i, d := range Counted() {
-		if d.Name != name {
-			continue
-		}
-		for j, n := range s.count.Values()[i] {
-			switch {
-			case n == 0:
-			case len(d.Series) == 0:
-				numbers[strconv.Itoa(j)] = n
-			default:
-				numbers[strings.Join(d.Series[j/d.Width()], " ")] = n
-			}
-		}
-	}
-	return numbers
+	return counttest.Of(name, Counted(), s.count.Values())
 }
 
 // quoted is a value as the log writes it.
