@@ -14,9 +14,17 @@ import (
 
 func TestSessionReused(t *testing.T) {
 	w, p := relayWorld(t, func(c *Config) { c.Limits.Messages = 3 })
+	goodbyes := make(chan struct{}, 7)
+	p.on("QUIT", func(*peerConn, string) (string, bool) {
+		goodbyes <- struct{}{}
+		return "221 bye", false
+	})
 	w.start()
 	for range 7 {
 		wantResult(t, w.one("x@example.org"), queue.Delivered, 250)
+	}
+	for range 2 { // said after the results were told
+		<-goodbyes
 	}
 	var conns []int
 	for _, m := range p.got() {
