@@ -44,7 +44,9 @@ func (r *Resolver) MX(ctx context.Context, domain string) ([]MX, error) {
 		return nil, fmt.Errorf("MX of %q: %w: %v", domain, ErrNXDomain, err)
 	}
 	if _, local := r.hosts.addrs(name); local {
-		trace(ctx, Asked{Question: "MX of " + name, Answers: []string{"0 " + name + "."}, Hosts: true})
+		trace(ctx, func() Asked {
+			return Asked{Question: "MX of " + name, Answers: []string{"0 " + name + "."}, Hosts: true}
+		})
 		return []MX{{Host: name}}, nil
 	}
 	ans, err := r.ask(ctx, question{name, mdns.TypeMX})
@@ -94,11 +96,13 @@ func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error)
 		return nil, fmt.Errorf("address of %q: %w: %v", host, ErrNXDomain, err)
 	}
 	if addrs, ok := r.hosts.addrs(name); ok {
-		a := Asked{Question: "addresses of " + name, Hosts: true}
-		for _, ip := range addrs {
-			a.Answers = append(a.Answers, ip.String())
-		}
-		trace(ctx, a)
+		trace(ctx, func() Asked {
+			a := Asked{Question: "addresses of " + name, Hosts: true}
+			for _, ip := range addrs {
+				a.Answers = append(a.Answers, ip.String())
+			}
+			return a
+		})
 		return slices.Clone(addrs), nil
 	}
 	var v4, v6 []netip.Addr

@@ -53,12 +53,12 @@ func (r *Resolver) ask(ctx context.Context, q question) (*answer, error) {
 			return r.resolve(ctx, q)
 		})
 		if err != nil {
-			traceAnswer(ctx, q, nil, 0, false, err)
+			trace(ctx, func() Asked { return askedOf(q, nil, 0, false, err) })
 			return nil, err
 		}
 		left = ans.ttl
 	}
-	traceAnswer(ctx, q, ans, left, known, ans.err)
+	trace(ctx, func() Asked { return askedOf(q, ans, left, known, ans.err) })
 	return ans, ans.err
 }
 

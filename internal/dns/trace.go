@@ -42,12 +42,14 @@ func (t *Trace) Asked() []Asked {
 	return append([]Asked(nil), t.asked...)
 }
 
-// trace adds a question to the trace of ctx, if there is one.
-func trace(ctx context.Context, a Asked) {
+// trace adds a question to the trace of ctx, if there is one: else it is not put
+// into words.
+func trace(ctx context.Context, tell func() Asked) {
 	t, ok := ctx.Value(traceKey{}).(*Trace)
 	if !ok {
 		return
 	}
+	a := tell()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.seen[a.Question] || len(t.asked) == maxTraced {
@@ -60,8 +62,8 @@ func trace(ctx context.Context, a Asked) {
 	t.asked = append(t.asked, a)
 }
 
-// traceAnswer tells of a question to DNS.
-func traceAnswer(ctx context.Context, q question, ans *answer, left time.Duration, cached bool, err error) {
+// askedOf tells of a question to DNS.
+func askedOf(q question, ans *answer, left time.Duration, cached bool, err error) Asked {
 	a := Asked{Question: q.String(), TTL: left, Cached: cached}
 	if ans != nil {
 		for _, mx := range ans.mx {
@@ -75,5 +77,5 @@ func traceAnswer(ctx context.Context, q question, ans *answer, left time.Duratio
 	if err != nil {
 		a.Fault = err.Error()
 	}
-	trace(ctx, a)
+	return a
 }
