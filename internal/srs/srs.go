@@ -37,9 +37,9 @@ var (
 
 const (
 	day      = 24 * time.Hour
-	period   = 1024 // days after which the stamp begins anew
-	hashLen  = 4    // characters; other forwarders look for the stamp after four
-	alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+	period   = 1024                               // days after which the stamp begins anew
+	hashLen  = 4                                  // characters; other forwarders look for the stamp after four
+	alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567" // of stamps; that of base32
 	// maxPath is the longest reverse-path without its brackets (RFC 5321 section
 	// 4.5.3.1.3).
 	maxPath = 254
@@ -132,7 +132,7 @@ func (r *Rewriter) sign(prefix, text, domain string) string {
 func mac(key []byte, prefix, text, domain string) string {
 	h := hmac.New(sha256.New, key)
 	h.Write([]byte(strings.ToLower(prefix + text + "@" + domain)))
-	return base32.NewEncoding(alphabet).EncodeToString(h.Sum(nil))[:hashLen]
+	return base32.StdEncoding.EncodeToString(h.Sum(nil))[:hashLen]
 }
 
 // Reverse returns the address that a bounce to rcpt is for: the sender before
