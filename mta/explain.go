@@ -74,9 +74,7 @@ func (m *MTA) Explain(ctx context.Context, r ExplainRequest) (Explanation, error
 	var asked dns.Trace
 	ctx = dns.WithTrace(ctx, &asked)
 	_, domain := address.Split(r.Address)
-	if ascii, err := address.ToASCII(domain); err == nil {
-		domain = ascii
-	}
+	domain = address.Labels(domain)
 	e := Explanation{Domain: domain, Hosts: []HostPlan{}}
 	d, fail := m.destination(ctx, lookup.RouteRequest{
 		Action: r.Action, Domain: domain, Sender: r.Sender, Recipient: r.Address, Original: r.Original, Explain: true,

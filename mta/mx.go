@@ -92,9 +92,7 @@ func (m *MTA) dropOwn(ctx context.Context, list []dns.MX, names ...string) (bett
 	defer cancel()
 	names = append(names, m.cfg.Hostname)
 	for i := range names {
-		if ascii, err := address.ToASCII(names[i]); err == nil {
-			names[i] = ascii // as in an MX
-		}
+		names[i] = address.Labels(names[i]) // as in an MX
 	}
 	mine := make([]bool, len(list))
 	var wg sync.WaitGroup

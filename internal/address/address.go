@@ -122,6 +122,15 @@ func ToASCII(domain string) (string, error) {
 	return a, nil
 }
 
+// Labels is ToASCII that judges nothing: a domain that has no such form is returned
+// as it is.
+func Labels(domain string) string {
+	if ascii, err := ToASCII(domain); err == nil {
+		return ascii
+	}
+	return domain
+}
+
 // CheckDomain reports what is wrong with a domain or address literal.
 func CheckDomain(domain string) error {
 	if len(domain) > MaxDomain {

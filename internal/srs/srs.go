@@ -87,8 +87,8 @@ func (r *Rewriter) Forward(sender address.Address, domain string, now time.Time)
 	switch first, rest := split(sender); {
 	case first != "":
 		local = r.sign("SRS1=", first+"="+rest, domain)
-	default:
-		local = r.sign("SRS0=", stamp(now)+"="+labels(sender.Domain)+"="+sender.Local, domain)
+	default: // A-labels need no SMTPUTF8
+		local = r.sign("SRS0=", stamp(now)+"="+address.Labels(sender.Domain)+"="+sender.Local, domain)
 	}
 	a := address.Address{Local: local, Domain: domain}
 	if len(local) > address.MaxLocal || len(a.String()) > maxPath {
@@ -102,7 +102,7 @@ func (r *Rewriter) Forward(sender address.Address, domain string, now time.Time)
 func split(sender address.Address) (first, rest string) {
 	switch kind(sender.Local) {
 	case '0':
-		return labels(sender.Domain), sender.Local[4:]
+		return address.Labels(sender.Domain), sender.Local[4:]
 	case '1':
 		// The other forwarder's signature goes: the bounce need not pass there.
 		_, inner, _ := strings.Cut(sender.Local[5:], "=")
@@ -113,14 +113,6 @@ func split(sender address.Address) (first, rest string) {
 		return first, rest
 	}
 	return "", ""
-}
-
-// labels is a domain in A-labels, which need no SMTPUTF8, or as it is.
-func labels(domain string) string {
-	if ascii, err := address.ToASCII(domain); err == nil {
-		return ascii
-	}
-	return domain
 }
 
 func (r *Rewriter) sign(prefix, text, domain string) string {
