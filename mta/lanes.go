@@ -38,11 +38,11 @@ type knownLane struct {
 
 // lane is the way to one set of servers. Its fields need lanes.mu.
 type lane struct {
-	key   string // the servers, in bounds
-	most  int    // what the limit never exceeds
-	limit float64
-	used  int
-	line  []chan struct{}
+	servers string // their names, in bounds
+	most    int    // what the limit never exceeds
+	limit   float64
+	used    int
+	line    []chan struct{}
 
 	jobs     map[string]int // in the lane or its line, by destination
 	sessions int            // open ones
@@ -117,7 +117,7 @@ func (s *lanes) learn(dest, servers, own string, most int) *lane {
 	}
 	l := s.byKey[key]
 	if l == nil {
-		l = &lane{key: shortServers(servers), most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
+		l = &lane{servers: shortServers(servers), most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
 		s.byKey[key] = l
 	}
 	l.most = most

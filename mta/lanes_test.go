@@ -223,8 +223,8 @@ func TestLaneOfManyServers(t *testing.T) {
 		t.Error("lanes are told apart by all their servers")
 	}
 	for key, l := range s.byKey {
-		if len(key) > maxServers || len(l.servers()) > maxServers+3 {
-			t.Errorf("%d and %d bytes", len(key), len(l.servers()))
+		if len(key) > maxServers || len(l.servers) > maxServers+3 {
+			t.Errorf("%d and %d bytes", len(key), len(l.servers))
 		}
 	}
 }

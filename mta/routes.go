@@ -61,16 +61,13 @@ func (m *MTA) Lanes(context.Context) ([]Lane, error) {
 	defer s.mu.Unlock()
 	list := make([]Lane, 0, min(len(s.byKey), maxLanes))
 	for _, l := range s.byKey {
-		list = append(list, Lane{Servers: l.servers(), Limit: int(l.limit), Busy: l.used, Waiting: len(l.line), Sessions: l.sessions})
+		list = append(list, Lane{Servers: l.servers, Limit: int(l.limit), Busy: l.used, Waiting: len(l.line), Sessions: l.sessions})
 	}
 	slices.SortFunc(list, func(a, b Lane) int {
 		return cmp.Or(cmp.Compare(b.Sessions, a.Sessions), cmp.Compare(a.Servers, b.Servers))
 	})
 	return list[:min(len(list), maxLanes)], nil
 }
-
-// servers names the servers of a lane, in bounds.
-func (l *lane) servers() string { return l.key }
 
 // shortServers bounds a list of servers: a domain may have a hundred MXs of 250
 // bytes each, and there are many domains.
@@ -106,7 +103,7 @@ func (h *host) pausedBy(holds []queue.Hold) *failure {
 func (m *MTA) told(l *lane, d *destination, results []queue.Result) []queue.Result {
 	n := m.lanes.window(l, d.key)
 	for i := range results {
-		results[i].Window, results[i].Servers, results[i].Source = n, l.servers(), d.route.Source
+		results[i].Window, results[i].Servers, results[i].Source = n, l.servers, d.route.Source
 	}
 	return results
 }
