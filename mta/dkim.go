@@ -61,16 +61,16 @@ func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed
 	if len(keys) == 0 {
 		return &signed{}, nil
 	}
+	// A key that was replaced has another handle.
+	name := fmt.Sprint(job.Message.ID, job.Message.Size, keys)
+	if s, ok := m.signed.GetIfPresent(name); ok {
+		return s, nil
+	}
 	unfolded := unfold(header)
 	fields := signedFields(unfolded)
 	if bytes.Count(unfolded, []byte("\r\n")) > maxFields || len(fields) > maxPicked {
 		m.cfg.Logger.Warn("mta message not signed", "message", job.Message.ID.String(), "domain", domain, "reason", "too many header fields")
 		return &signed{}, nil
-	}
-	// A key that was replaced has another handle.
-	name := fmt.Sprint(job.Message.ID, job.Message.Size, keys)
-	if s, ok := m.signed.GetIfPresent(name); ok {
-		return s, nil
 	}
 	s := &signed{}
 	to := func(w io.Writer) error {
