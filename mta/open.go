@@ -128,6 +128,9 @@ func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string,
 		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
 	}
 	s, ref := m.connect(ctx, d, h, network, address, addr, o)
+	if ref != nil {
+		m.count.refused(ref)
+	}
 	switch {
 	case ctx.Err() != nil:
 		m.penalties.leave(place)
@@ -160,7 +163,6 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
 	spot, ref := m.place(ctx, d, addr)
 	if ref != nil {
-		m.count.refused(ref)
 		log.Info("mta error", "reason", ref.brief())
 		return nil, ref
 	}
@@ -174,9 +176,7 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	if err != nil {
 		spot.abandon()
 		log.Info("mta error", "reason", err.Error())
-		ref := &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
-		m.count.refused(ref)
-		return nil, ref
+		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
 	}
 	log.Info("mta connected")
 	l := newLink(ctx, conn, &m.cfg.Timeouts)
@@ -184,7 +184,6 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	if ref != nil {
 		l.close()
 		spot.end()
-		m.count.refused(ref)
 		log.Info("mta error", "reason", ref.brief())
 		log.Info("mta disconnected", "reason", "error", "messages", 0)
 		return nil, ref
