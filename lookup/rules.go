@@ -56,7 +56,7 @@ func (s *Service) match(ctx context.Context, sub *subject) (matchResult, error) 
 	for i := range s.rules {
 		r := &s.rules[i]
 		held, err := r.eval(ctx, sub)
-		sub.tracer.rule(s, r, sub, held, err)
+		sub.tracer.rule(r, sub, held, err)
 		if err != nil {
 			return matchResult{}, fmt.Errorf("match rule at %s: %w", r.pos, err)
 		}

@@ -104,7 +104,7 @@ func (t *tracer) flush() {
 }
 
 // rule notes what became of a rule, of whose conditions so many held.
-func (t *tracer) rule(s *Service, r *rule, sub *subject, held int, err error) {
+func (t *tracer) rule(r *rule, sub *subject, held int, err error) {
 	if t == nil || len(t.steps) == 0 {
 		return
 	}
@@ -115,7 +115,7 @@ func (t *tracer) rule(s *Service, r *rule, sub *subject, held int, err error) {
 		line.Action = r.action.Name
 	case !line.Fits:
 		c := r.conds[held]
-		line.Condition, line.Value = s.conditionText(c), address.OneLine(c.value(sub), shownLen)
+		line.Condition, line.Value = t.s.conditionText(c), address.OneLine(c.value(sub), shownLen)
 	}
 	if err != nil {
 		line.Fault = err.Error()
