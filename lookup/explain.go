@@ -186,26 +186,27 @@ func (s *Service) explainListener(r ExplainRequest) (int, error) {
 		}
 		return i, nil
 	}
-	port := r.Listener
-	if n, err := net.LookupPort("tcp", port); err == nil {
-		port = strconv.Itoa(n)
-	}
+	port := portNumber(r.Listener)
 	var known []string
 	for i, l := range s.cfg.Listeners {
 		if !network(l) {
 			continue
 		}
 		at := net.JoinHostPort(l.Host, l.Port)
-		number := l.Port
-		if n, err := net.LookupPort("tcp", number); err == nil {
-			number = strconv.Itoa(n)
-		}
-		if slices.Contains([]string{l.Tag, l.Host, at, number}, r.Listener) || number == port {
+		if slices.Contains([]string{l.Tag, l.Host, at}, r.Listener) || portNumber(l.Port) == port {
 			return i, nil
 		}
 		known = append(known, at)
 	}
 	return 0, fmt.Errorf("%w: no listener %q; there are %s", rpc.ErrInvalid, r.Listener, strings.Join(known, ", "))
+}
+
+// portNumber is a port as a number; what names none stays as it is.
+func portNumber(port string) string {
+	if n, err := net.LookupPort("tcp", port); err == nil {
+		return strconv.Itoa(n)
+	}
+	return port
 }
 
 // localPlan looks up how a target would be delivered now.
