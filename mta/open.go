@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"tabard/queue"
 )
@@ -166,17 +167,15 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		log.Info("mta error", "reason", ref.brief())
 		return nil, ref
 	}
-	dialCtx, stop := context.WithTimeout(ctx, m.patience(h, addr))
 	from := d.toward(addr)
-	conn, err := m.cfg.Dial(dialCtx, network, from.route.Source, address)
-	stop()
+	conn, err := m.dial(ctx, from, h, network, address, addr)
 	if ctx.Err() == nil {
 		m.families.note(addr, err)
 	}
 	if err != nil {
 		spot.abandon()
 		log.Info("mta error", "reason", err.Error())
-		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
+		return nil, unreached(address, err)
 	}
 	log.Info("mta connected")
 	l := newLink(ctx, conn, &m.cfg.Timeouts)
@@ -189,6 +188,17 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		return nil, ref
 	}
 	return m.newSession(l, d, h, spot, addr, ch, log), nil
+}
+
+// dial connects from a destination's source, for as long as the address is worth.
+func (m *MTA) dial(ctx context.Context, from *destination, h *host, network, address, addr string) (net.Conn, error) {
+	ctx, stop := context.WithTimeout(ctx, m.patience(h, addr))
+	defer stop()
+	return m.cfg.Dial(ctx, network, from.route.Source, address)
+}
+
+func unreached(address string, err error) *refusal {
+	return &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", address, plainError(err))}
 }
 
 // introduce is the dialogue from the greeting to the point where mail can be

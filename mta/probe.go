@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 )
@@ -68,17 +67,16 @@ func (m *MTA) probeOnce(ctx context.Context, d *destination, h *host, addr strin
 		}
 	}()
 	network, at := m.at(h, addr, o)
-	dialCtx, stop := context.WithTimeout(ctx, m.patience(h, addr))
-	conn, err := m.cfg.Dial(dialCtx, network, d.toward(addr).route.Source, at)
-	stop()
+	from := d.toward(addr)
+	conn, err := m.dial(ctx, from, h, network, at, addr)
 	if err != nil {
-		return p, &refusal{fault: faultConnect, err: fmt.Errorf("connect to %s: %w", at, plainError(err))}
+		return p, unreached(at, err)
 	}
 	l := newLink(ctx, conn, &m.cfg.Timeouts)
 	defer l.close()
 	bare := *h
 	bare.label = "" // a probe logs in nowhere
-	ch, ref := m.introduce(ctx, l, d.toward(addr), &bare, o, m.cfg.Logger.With("session", newID(), "probe", at))
+	ch, ref := m.introduce(ctx, l, from, &bare, o, m.cfg.Logger.With("session", newID(), "probe", at))
 	if tlsConn, ok := l.conn.(*tls.Conn); ok {
 		state := tlsConn.ConnectionState()
 		p.TLS, p.Seen = cipherText(state), fingerprint(state)
