@@ -61,8 +61,7 @@ func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed
 	if len(keys) == 0 {
 		return &signed{}, nil
 	}
-	// A key that was replaced has another handle.
-	name := fmt.Sprint(job.Message.ID, job.Message.Size, keys)
+	name := signedName(job, keys)
 	if s, ok := m.signed.GetIfPresent(name); ok {
 		return s, nil
 	}
@@ -87,6 +86,16 @@ func (m *MTA) sign(ctx context.Context, d *destination, job *queue.Job) (*signed
 	}
 	m.signed.Set(name, s)
 	return s, nil
+}
+
+// signedName names a message with the keys that sign it. A key that was replaced has
+// another handle.
+func signedName(job *queue.Job, keys []lookup.DKIMKey) string {
+	name := fmt.Sprint(job.Message.ID, job.Message.Size)
+	for _, k := range keys {
+		name += " " + k.Domain + " " + k.Selector + " " + k.Handle
+	}
+	return name
 }
 
 // foreign reports whether an alias of ours sends a stranger's message on. What its
