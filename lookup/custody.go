@@ -53,13 +53,10 @@ func newCustody(v *vault) *custody {
 
 // open returns the key pairs in a row, parsed once for each content.
 func (c *custody) open(row table.Row) *parsedRow {
-	sum := rowSum(row, c.vault.refresh())
-	if p, ok := c.parsed.get(sum); ok {
-		return p
-	}
-	p := &parsedRow{sum: sum, uses: []Use{UseServer, UseClient}}
-	p.pairs, p.err = c.vault.parseKeyPairs(row)
-	return c.adopt(p.named())
+	return c.once(row, func(p *parsedRow) {
+		p.uses = []Use{UseServer, UseClient}
+		p.pairs, p.err = c.vault.parseKeyPairs(row)
+	})
 }
 
 // openDKIM returns the keys in a dkim row, parsed once for each content.
@@ -71,12 +68,21 @@ func (c *custody) openDKIM(row table.Row) *parsedRow {
 			of = append(of, "file:"+file)
 		}
 	}
-	sum := rowSum(of, c.vault.refresh())
+	return c.once(of, func(p *parsedRow) {
+		p.uses = []Use{UseDKIM}
+		p.pairs, p.names, p.err = c.vault.parseDKIM(row)
+	})
+}
+
+// once returns what parse made of a content, which it is called for when the
+// content, or what it is opened with, is new.
+func (c *custody) once(content table.Row, parse func(*parsedRow)) *parsedRow {
+	sum := rowSum(content, c.vault.refresh())
 	if p, ok := c.parsed.get(sum); ok {
 		return p
 	}
-	p := &parsedRow{sum: sum, uses: []Use{UseDKIM}}
-	p.pairs, p.names, p.err = c.vault.parseDKIM(row)
+	p := &parsedRow{sum: sum}
+	parse(p)
 	return c.adopt(p.named())
 }
 

@@ -88,18 +88,15 @@ func (v *vault) parseDKIM(row table.Row) (pairs []*keyPair, selectors []string, 
 }
 
 func (v *vault) openDKIM(k table.DKIMKey) (crypto.Signer, error) {
-	v.mu.Lock()
-	opener := v.opener
-	v.mu.Unlock()
 	switch {
 	case k.File != "":
 		text, err := table.ReadPEMFile(k.File)
 		if err != nil {
 			return nil, err
 		}
-		return opener.ReadDKIM(text)
+		return v.openers().ReadDKIM(text)
 	case k.Block != nil:
-		return opener.OpenDKIM(k.Block)
+		return v.openers().OpenDKIM(k.Block)
 	}
 	return k.Key, nil
 }

@@ -127,10 +127,12 @@ func (v *vault) faults() []custodyFile {
 	return all
 }
 
-// open returns the key in a block, whatever protects it.
-func (v *vault) open(b *pem.Block) (crypto.Signer, error) {
+// openers is what opens keys now.
+func (v *vault) openers() table.Opener {
 	v.mu.Lock()
-	opener := v.opener
-	v.mu.Unlock()
-	return opener.Open(b)
+	defer v.mu.Unlock()
+	return v.opener
 }
+
+// open returns the key in a block, whatever protects it.
+func (v *vault) open(b *pem.Block) (crypto.Signer, error) { return v.openers().Open(b) }
