@@ -12,8 +12,8 @@ import (
 // The counts read indices only: the rows of a million envelopes are hundreds of
 // megabytes. The id of a message, which every index has, tells its age.
 const (
-	dueDepth      = " FROM envelopes INDEXED BY envelopes_due WHERE " + waiting + " AND next <= ?"
-	deferredDepth = " FROM envelopes INDEXED BY envelopes_due WHERE " + waiting + " AND next > ?"
+	dueDepth      = " FROM envelopes INDEXED BY envelopes_due WHERE " + waiting + " AND lane IN (0, 1, 2) AND next <= ?"
+	deferredDepth = " FROM envelopes INDEXED BY envelopes_due WHERE " + waiting + " AND lane IN (0, 1, 2) AND next > ?"
 	heldDepth     = " FROM envelopes INDEXED BY envelopes_held WHERE held > 0"
 )
 

@@ -19,11 +19,11 @@ const (
 	// waiting must stand in a query word for word, or the indices do not serve it.
 	waiting = "lease IS NULL AND held = 0"
 
-	dueQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
+	dueQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND lane = 1 AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
 		AND destination NOT IN (SELECT value FROM json_each(?)) ORDER BY next, destination, message, n LIMIT ?`
-	dueAtQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND next <= ? AND (next, message, n) > (?, ?, ?)
+	dueAtQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND lane = 1 AND next <= ? AND (next, message, n) > (?, ?, ?)
 		ORDER BY next, message, n LIMIT ?`
-	nextQuery = "SELECT min(next) FROM envelopes WHERE " + waiting + " AND next > ?"
+	nextQuery = "SELECT min(next) FROM envelopes WHERE " + waiting + " AND lane = 1 AND next > ?"
 )
 
 // reader is the statements that read.

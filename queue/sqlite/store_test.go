@@ -166,12 +166,12 @@ func TestScansUseTheIndices(t *testing.T) {
 		return strings.Join(lines, "\n")
 	}
 	for query, want := range map[string]string{
-		dueQuery:                     "SEARCH e USING INDEX envelopes_due ((next,destination,message,n)>(?,?,?,?) AND next<?)",
-		dueAtQuery:                   "SEARCH e USING INDEX envelopes_destination (destination=? AND (next,message,n)>(?,?,?) AND next<?)",
-		depthQuery(dueDepth, 2):      "SEARCH envelopes USING COVERING INDEX envelopes_due (next<?)",
-		depthQuery(deferredDepth, 2): "SEARCH envelopes USING COVERING INDEX envelopes_due (next>?)",
+		dueQuery:                     "SEARCH e USING INDEX envelopes_due (lane=? AND (next,destination,message,n)>(?,?,?,?) AND next<?)",
+		dueAtQuery:                   "SEARCH e USING INDEX envelopes_destination (destination=? AND lane=? AND (next,message,n)>(?,?,?) AND next<?)",
+		depthQuery(dueDepth, 2):      "SEARCH envelopes USING COVERING INDEX envelopes_due (lane=? AND next<?)",
+		depthQuery(deferredDepth, 2): "SEARCH envelopes USING COVERING INDEX envelopes_due (lane=? AND next>?)",
 		depthQuery(heldDepth, 2):     "SEARCH envelopes USING COVERING INDEX envelopes_held (held>?)",
-		nextQuery:                    "SEARCH envelopes USING COVERING INDEX envelopes_due (next>?)",
+		nextQuery:                    "SEARCH envelopes USING COVERING INDEX envelopes_due (lane=? AND next>?)",
 	} {
 		got := plan(query)
 		if !strings.Contains(got, want) || strings.Contains(got, "TEMP B-TREE") {
