@@ -48,10 +48,10 @@ type ChangesRequest struct {
 
 // Change is a change that a table's source told.
 type Change struct {
-	Seq     uint64
-	At      time.Time
-	Service string // empty: everything of the table
-	Key     string // empty: every key of the service
+	Seq     uint64    `json:"seq"`
+	At      time.Time `json:"at"`
+	Service string    `json:"service,omitempty"` // empty: everything of the table
+	Key     string    `json:"key,omitempty"`     // empty: every key of the service
 }
 
 // errUncached is the answer where there is nothing to invalidate.

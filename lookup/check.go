@@ -13,11 +13,11 @@ import (
 
 // Problem is one finding of Check.
 type Problem struct {
-	Pos     config.Pos // the directive that needs what is at fault
-	Table   string     // empty when no table is concerned
-	Service string
-	Cause   string
-	Warning bool // it works, but deserves a look
+	Pos     config.Pos `json:"pos"`             // the directive that needs what is at fault
+	Table   string     `json:"table,omitempty"` // empty when no table is concerned
+	Service string     `json:"service,omitempty"`
+	Cause   string     `json:"cause"`
+	Warning bool       `json:"warning"` // it works, but deserves a look
 }
 
 // String returns the problem on one line.

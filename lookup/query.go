@@ -32,13 +32,13 @@ type QueryRequest struct {
 
 // Answer is a table's answer as text.
 type Answer struct {
-	Found bool
+	Found bool `json:"found"`
 	// Rows are the answer's columns: one row for a look-up, any number for a
 	// list; none where the question was only whether the key is in the table.
-	Rows [][]string
-	Cut  bool   // there are more rows
-	From string // FromBackend, FromCache or FromStale
-	Took time.Duration
+	Rows [][]string    `json:"rows,omitempty"`
+	Cut  bool          `json:"cut,omitempty"` // there are more rows
+	From string        `json:"from"`          // FromBackend, FromCache or FromStale
+	Took time.Duration `json:"took"`
 }
 
 // Query asks a table as the services do. Without a key, it lists. Passwords and

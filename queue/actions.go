@@ -2,10 +2,14 @@ package queue
 
 import (
 	"context"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"tabard/internal/rpc"
 	"tabard/lookup"
 )
 
@@ -66,6 +70,28 @@ func (a *actions) ask(ctx context.Context) error {
 	}
 	a.known.Store(&known)
 	return nil
+}
+
+// missing returns an error that names the actions there are, when name is none of
+// them. Without an answer nothing is known to be missing.
+func (a *actions) missing(ctx context.Context, name string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if err := a.ask(ctx); err != nil {
+		return nil
+	}
+	known := *a.known.Load()
+	if _, ok := known[name]; ok {
+		return nil
+	}
+	const most = 20
+	names := slices.Sorted(maps.Keys(known))
+	rest := ""
+	if len(names) > most {
+		rest = fmt.Sprintf(" and %d more", len(names)-most)
+		names = names[:most]
+	}
+	return fmt.Errorf("%w: there is no action %.60q, only %.60q%s", rpc.ErrInvalid, name, names, rest)
 }
 
 // renew asks for all actions at once, because they have changed. Without an

@@ -68,25 +68,27 @@ func (q *Queue) Show(ctx context.Context, id MessageID, limit int) (Shown, error
 }
 
 // Retry implements Admin. Envelopes that are being tried stay as they are, but
-// count.
-func (q *Queue) Retry(ctx context.Context, id MessageID, n int) (int, error) {
+// count as due. One with a damaged body is tried: a Release does not exist for it.
+func (q *Queue) Retry(ctx context.Context, id MessageID, n int) (Retried, error) {
 	if id != 0 {
 		rows, err := q.selected(ctx, id, n)
 		if err != nil {
-			return 0, err
+			return Retried{}, err
 		}
 		return q.retry(ctx, rows)
 	}
-	total := 0
+	var total Retried
 	for after := (EnvelopeID{}); ; {
 		rows, err := q.store.List(ctx, after, adminPage)
 		if err != nil || len(rows) == 0 {
 			return total, err
 		}
-		count, err := q.retry(ctx, rows)
-		if total += count; err != nil {
+		part, err := q.retry(ctx, rows)
+		if err != nil {
 			return total, err
 		}
+		total.Due += part.Due
+		total.Held += part.Held
 		after = rows[len(rows)-1].ID
 	}
 }
@@ -109,26 +111,37 @@ func (q *Queue) selected(ctx context.Context, id MessageID, n int) ([]Stored, er
 	return chosen, nil
 }
 
-func (q *Queue) retry(ctx context.Context, rows []Stored) (int, error) {
+func (q *Queue) retry(ctx context.Context, rows []Stored) (Retried, error) {
+	var done Retried
 	change := &Change{DueAt: time.Now()}
 	a := q.active
 	a.mu.Lock()
-	for _, r := range rows {
-		if a.items[r.ID] == nil {
+	for i := range rows {
+		r := &rows[i]
+		it := a.items[r.ID]
+		switch {
+		case it != nil && it.job != nil:
+			done.Due++
+		case r.Hold != damaged && q.why(r).Held:
+			done.Held++
+		case it != nil:
+			done.Due++
+		default:
 			change.Due = append(change.Due, r.ID)
 		}
 	}
 	a.mu.Unlock()
 	if len(change.Due) == 0 {
-		return len(rows), nil
+		return done, nil
 	}
 	if err := q.commits.do(ctx, change); err != nil {
-		return 0, err
+		return Retried{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	q.stored(change.DueAt)
-	return len(rows) - len(change.Due) + change.Affected, nil
+	done.Due += change.Affected
+	return done, nil
 }
 
 // Remove implements Admin. A delivery that is under way is not called back, but

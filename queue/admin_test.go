@@ -85,16 +85,12 @@ func TestRetryNow(t *testing.T) {
 		done(t, w, takeOne(t, w), queue.Result{Outcome: queue.Deferred, Code: 450, Text: "later"})
 	}
 	id := r.list()[0].Envelope.ID.Message
-	if n, err := r.Retry(context.Background(), id, 1); n != 1 || err != nil {
-		t.Errorf("Retry: %d, %v", n, err)
-	}
+	r.retry(id, 1, queue.Retried{Due: 1})
 	if j := takeOne(t, w); addresses(j) != "2@z.example" || j.Envelopes[0].Attempts != 1 {
 		t.Errorf("job: %+v", j)
 	}
 	// One in flight counts, and is left alone.
-	if n, err := r.Retry(context.Background(), 0, -1); n != 2 || err != nil {
-		t.Errorf("Retry: %d, %v", n, err)
-	}
+	r.retry(0, -1, queue.Retried{Due: 2})
 	if j := takeOne(t, w); addresses(j) != "1@y.example" {
 		t.Errorf("job: %+v", j)
 	}
@@ -119,7 +115,7 @@ func TestRemoveWhileInFlight(t *testing.T) {
 func TestIDsInJSON(t *testing.T) {
 	want := queue.EnvelopeID{Message: 1883110805487026991, N: 3}
 	text, err := json.Marshal(queue.Listed{Envelope: queue.Envelope{ID: want}})
-	if err != nil || !strings.Contains(string(text), `"ID":"1a22274ce9c1032f.3"`) {
+	if err != nil || !strings.Contains(string(text), `"id":"1a22274ce9c1032f.3"`) {
 		t.Errorf("%s, %v", text, err)
 	}
 	var back queue.Listed

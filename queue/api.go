@@ -89,40 +89,39 @@ func ParseID(s string) (id MessageID, n int, err error) {
 
 // Message is what is known of a message beside its body.
 type Message struct {
-	ID       MessageID // in a Submission: from an IDSource, or 0 and the queue chooses
-	Sender   string    // reverse-path without brackets; empty for null
-	Size     int64     // of the stored body, bytes
-	EightBit bool      // BODY=8BITMIME was given
-	UTF8     bool      // SMTPUTF8 was given
-	// RequireTLS: REQUIRETLS was given (RFC 8689). TLSOptional: the header has
-	// TLS-Required: No.
-	RequireTLS, TLSOptional bool
-	Ret                     string // DSN RET: "FULL", "HDRS" or empty
-	EnvID                   string // DSN ENVID
-	Session                 string // id of the session that brought it, for logs
-	User                    string // authenticated submitter
-	Helo                    string
-	Remote                  string // address of the peer as text
-	Created                 time.Time
+	ID          MessageID `json:"id"`           // in a Submission: from an IDSource, or 0 and the queue chooses
+	Sender      string    `json:"sender"`       // reverse-path without brackets; empty for null
+	Size        int64     `json:"size"`         // of the stored body, bytes
+	EightBit    bool      `json:"eight_bit"`    // BODY=8BITMIME was given
+	UTF8        bool      `json:"utf8"`         // SMTPUTF8 was given
+	RequireTLS  bool      `json:"require_tls"`  // REQUIRETLS was given (RFC 8689)
+	TLSOptional bool      `json:"tls_optional"` // the header has TLS-Required: No
+	Ret         string    `json:"ret"`          // DSN RET: "FULL", "HDRS" or empty
+	EnvID       string    `json:"envid"`        // DSN ENVID
+	Session     string    `json:"session"`      // id of the session that brought it, for logs
+	User        string    `json:"user"`         // authenticated submitter
+	Helo        string    `json:"helo"`
+	Remote      string    `json:"remote"` // address of the peer as text
+	Created     time.Time `json:"created"`
 }
 
 // Envelope is one final recipient of a message.
 type Envelope struct {
-	ID        EnvelopeID
-	Address   string // after expansion
-	Recipient string // as given in RCPT
-	ORCPT     string // DSN ORCPT, "type;address" decoded, or empty
-	Notify    string // DSN NOTIFY, comma-separated upper case, or empty
-	Action    string
-	Relay     bool
-	User      string // local user
-	Created   time.Time
-	Expires   time.Time
-	Attempts  int
-	Next      time.Time // next attempt
-	LastError string    // one line
-	Held      bool      // no attempt until it is released, or retried by hand if its body is damaged
-	HeldFor   string    // why, on one line
+	ID        EnvelopeID `json:"id"`
+	Address   string     `json:"address"`   // after expansion
+	Recipient string     `json:"recipient"` // as given in RCPT
+	ORCPT     string     `json:"orcpt"`     // DSN ORCPT, "type;address" decoded, or empty
+	Notify    string     `json:"notify"`    // DSN NOTIFY, comma-separated upper case, or empty
+	Action    string     `json:"action"`
+	Relay     bool       `json:"relay"`
+	User      string     `json:"user"` // local user
+	Created   time.Time  `json:"created"`
+	Expires   time.Time  `json:"expires"`
+	Attempts  int        `json:"attempts"`
+	Next      time.Time  `json:"next"`       // next attempt
+	LastError string     `json:"last_error"` // one line
+	Held      bool       `json:"held"`       // no attempt until it is released, or retried by hand if its body is damaged
+	HeldFor   string     `json:"held_for"`   // why, on one line
 }
 
 // Submission is a message with its recipients, as smtpd hands it over.
@@ -215,9 +214,10 @@ type Admin interface {
 	List(ctx context.Context, after EnvelopeID, limit int) ([]Listed, error)
 	// Show returns a message, its envelopes and up to max bytes of its body.
 	Show(ctx context.Context, id MessageID, max int) (Shown, error)
-	// Retry makes envelopes due now and returns how many. n < 0 means every
-	// envelope of the message; a zero id every message.
-	Retry(ctx context.Context, id MessageID, n int) (int, error)
+	// Retry makes envelopes due now that no hold keeps back; those that it keeps
+	// stay as they are. n < 0 means every envelope of the message; a zero id every
+	// message.
+	Retry(ctx context.Context, id MessageID, n int) (Retried, error)
 	// Remove deletes envelopes without a bounce and returns how many.
 	Remove(ctx context.Context, id MessageID, n int) (int, error)
 	// Hold keeps mail back from now on; one that is there gets another reason.
@@ -234,22 +234,36 @@ type Admin interface {
 
 // Listed is one line of a queue listing.
 type Listed struct {
-	Envelope Envelope
-	Sender   string
-	Size     int64
-	InFlight bool
+	Envelope Envelope `json:"envelope"`
+	Sender   string   `json:"sender"`
+	Size     int64    `json:"size"`
+	InFlight bool     `json:"in_flight"`
+}
+
+// Retried is what became of envelopes that were to be tried now.
+type Retried struct {
+	Due  int // due now, or being tried already
+	Held int // kept back by a Hold, as before
 }
 
 // Shown is one message in full.
 type Shown struct {
-	Message   Message
-	Envelopes []Envelope
-	Body      []byte
-	Truncated bool
+	Message   Message    `json:"message"`
+	Envelopes []Envelope `json:"envelopes"`
+	Body      []byte     `json:"body"`
+	Truncated bool       `json:"truncated"`
 }
 
 // Stats are counters since start, and the present depth.
 type Stats struct {
-	Messages, Envelopes, InFlight                                    int64
-	Enqueued, Delivered, Deferred, Failed, Expired, Removed, Bounced int64
+	Messages  int64 `json:"messages"`
+	Envelopes int64 `json:"envelopes"`
+	InFlight  int64 `json:"in_flight"`
+	Enqueued  int64 `json:"enqueued"`
+	Delivered int64 `json:"delivered"`
+	Deferred  int64 `json:"deferred"`
+	Failed    int64 `json:"failed"`
+	Expired   int64 `json:"expired"`
+	Removed   int64 `json:"removed"`
+	Bounced   int64 `json:"bounced"`
 }

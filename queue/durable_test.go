@@ -244,9 +244,7 @@ func TestDamagedBody(t *testing.T) {
 	if _, err := f.WriteAt([]byte{"0123456789abcde\n"[500_000%16]}, 500_000); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := r.Retry(t.Context(), 0, -1); n != 2 || err != nil {
-		t.Fatalf("Retry: %d, %v", n, err)
-	}
+	r.retry(0, -1, queue.Retried{Due: 2})
 	w = r.relayer()
 	j := takeOne(t, w)
 	if size, sum := readBody(t, w, j); size != 1<<20 || sum != wantSum(1<<20) {

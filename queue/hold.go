@@ -26,17 +26,17 @@ const (
 // released. Mail that is held does not expire: its time stands still while a hold
 // keeps it back, and is ReleaseGrace at least afterwards.
 type Hold struct {
-	ID      int64 // chosen by the queue
-	Kind    HoldKind
-	Value   string // lower case; a domain in A-labels
-	Reason  string // one line, may be empty
-	Created time.Time
+	ID      int64     `json:"id"` // chosen by the queue
+	Kind    HoldKind  `json:"kind"`
+	Value   string    `json:"value"`  // lower case; a domain in A-labels
+	Reason  string    `json:"reason"` // one line, may be empty
+	Created time.Time `json:"created"`
 }
 
 // HeldCount is a hold and how many envelopes came due and are kept back by it.
 type HeldCount struct {
 	Hold
-	Held int64
+	Held int64 `json:"held"`
 }
 
 const (
@@ -184,6 +184,14 @@ func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
 	defer q.holdMu.Unlock()
 	h.Created = time.Now().Truncate(time.Millisecond)
 	a := q.active
+	a.mu.Lock()
+	there := q.findHold(h.Kind, h.Value) >= 0
+	a.mu.Unlock()
+	if h.Kind == HoldRule && !there {
+		if err := q.actions.missing(ctx, h.Value); err != nil {
+			return Hold{}, err
+		}
+	}
 	a.mu.Lock()
 	h.ID = max(q.lastHold+1, firstHold)
 	if i := q.findHold(h.Kind, h.Value); i >= 0 {

@@ -30,6 +30,14 @@ func (r *rig) release(kind queue.HoldKind, value string) int {
 	return n
 }
 
+// retry makes envelopes due, as far as they are not held.
+func (r *rig) retry(id queue.MessageID, n int, want queue.Retried) {
+	r.t.Helper()
+	if got, err := r.Retry(context.Background(), id, n); got != want || err != nil {
+		r.t.Errorf("Retry: %+v, %v; want %+v", got, err, want)
+	}
+}
+
 // heldCount is how many envelopes came due and are kept back.
 func (r *rig) heldCount() int64 {
 	r.t.Helper()
@@ -117,18 +125,39 @@ func TestHoldOfDeferred(t *testing.T) {
 	if e := r.list()[0].Envelope; !e.Held || e.HeldFor != h.String() || e.LastError != "later" {
 		t.Errorf("listed as %+v", e)
 	}
-	if n, err := r.Retry(context.Background(), 0, -1); n != 1 || err != nil {
-		t.Errorf("Retry: %d, %v", n, err)
-	}
-	eventually(t, "kept back", func() bool { return r.heldCount() == 1 })
+	r.retry(0, -1, queue.Retried{Held: 1})
 	s, err := r.Show(context.Background(), r.list()[0].Envelope.ID.Message, 10)
 	if err != nil || !s.Envelopes[0].Held {
 		t.Errorf("shown as %+v, %v", s, err)
 	}
-	r.release(queue.HoldDestination, "y.example")
+	if n := r.release(queue.HoldDestination, "y.example"); n != 0 {
+		t.Errorf("%d released, which had not come due", n)
+	}
+	r.retry(0, -1, queue.Retried{Due: 1})
 	if e := takeOne(t, w).Envelopes[0]; e.Attempts != 1 || e.LastError != "later" {
 		t.Errorf("came as %+v", e)
 	}
+}
+
+// What a hold keeps back is not made due by hand: it stays held, and nothing of it
+// changes. What a worker has already is being tried.
+func TestRetryOfHeld(t *testing.T) {
+	r := start(t, queue.Options{})
+	w := r.relayer()
+	r.enqueue(message("a@x.example", "1@z.example", "2@z.example"), text)
+	inFlight := takeOne(t, w)
+	r.hold(queue.HoldDestination, "z.example", "")
+	r.hold(queue.HoldDestination, "y.example", "")
+	r.enqueue(message("a@x.example", "1@y.example"), text)
+	eventually(t, "kept back", func() bool { return r.heldCount() == 1 })
+	before := r.list()
+	r.retry(0, -1, queue.Retried{Due: 2, Held: 1})
+	r.retry(before[2].Envelope.ID.Message, 0, queue.Retried{Held: 1})
+	idle(t, w)
+	if after := r.list()[2]; after != before[2] || r.heldCount() != 1 {
+		t.Errorf("before %+v, after %+v", before[2], after)
+	}
+	done(t, w, inFlight, queue.Result{Outcome: queue.Delivered})
 }
 
 // Local mail is held too, also when it is looked up at the moment.
@@ -231,6 +260,17 @@ func TestHoldRefusals(t *testing.T) {
 		t.Errorf("release of what is not held: %v", err)
 	}
 	first := r.hold(queue.HoldRule, "out", "one")
+	// A name that is no action's is most likely a slip; one that nobody can tell of
+	// is held, and a hold that is there can be changed when its action is gone.
+	if _, err := r.Hold(ctx, queue.Hold{Kind: queue.HoldRule, Value: "owt"}); !errors.Is(err, rpc.ErrInvalid) ||
+		!strings.Contains(err.Error(), `no action "owt", only ["box" "brief" "out" "smart"]`) {
+		t.Errorf("hold of an action that there is not: %v", err)
+	}
+	r.local.set(func(l *local) { l.down = errors.New("tables are down") })
+	r.hold(queue.HoldRule, "later", "")
+	r.local.set(func(l *local) { l.down = nil })
+	r.hold(queue.HoldRule, "later", "as before")
+	r.release(queue.HoldRule, "later")
 	if again := r.hold(queue.HoldRule, "out", "two"); again.ID != first.ID || again.Reason != "two" {
 		t.Errorf("again: %+v, first %+v", again, first)
 	}

@@ -66,8 +66,8 @@ func (s *adminService) Show(c *rpc.Call[showRequest], r *rpc.Reply[Shown]) error
 }
 
 // Retry serves Admin.Retry.
-func (s *adminService) Retry(c *rpc.Call[selectRequest], r *rpc.Reply[int]) error {
-	return rpc.Do(c, r, func(ctx context.Context, req selectRequest) (int, error) {
+func (s *adminService) Retry(c *rpc.Call[selectRequest], r *rpc.Reply[Retried]) error {
+	return rpc.Do(c, r, func(ctx context.Context, req selectRequest) (Retried, error) {
 		return s.admin.Retry(ctx, req.ID, req.N)
 	})
 }
@@ -134,8 +134,8 @@ func (a *remoteAdmin) Show(ctx context.Context, id MessageID, limit int) (Shown,
 }
 
 // Retry implements Admin.
-func (a *remoteAdmin) Retry(ctx context.Context, id MessageID, n int) (int, error) {
-	return rpc.Invoke[selectRequest, int](ctx, a.caller, "QueueAdmin.Retry", selectRequest{id, n})
+func (a *remoteAdmin) Retry(ctx context.Context, id MessageID, n int) (Retried, error) {
+	return rpc.Invoke[selectRequest, Retried](ctx, a.caller, "QueueAdmin.Retry", selectRequest{id, n})
 }
 
 // Remove implements Admin.

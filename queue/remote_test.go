@@ -275,8 +275,8 @@ func TestRemoteAdmin(t *testing.T) {
 	if s, err := admin.Show(t.Context(), id, 1<<20); err != nil || string(s.Body) != text || !s.Truncated || len(s.Envelopes) == 0 || s.Message.ID != id {
 		t.Errorf("Show: %d envelopes, %q, %v", len(s.Envelopes), s.Body, err)
 	}
-	if n, err := admin.Retry(t.Context(), id, 3); n != 1 || err != nil {
-		t.Errorf("Retry: %d, %v", n, err)
+	if n, err := admin.Retry(t.Context(), id, 3); n != (queue.Retried{Due: 1}) || err != nil {
+		t.Errorf("Retry: %+v, %v", n, err)
 	}
 	if n, err := admin.Remove(t.Context(), id, -1); n != 4000 || err != nil {
 		t.Errorf("Remove: %d, %v", n, err)

@@ -27,8 +27,8 @@ func (g *globals) dialControl() (*control.Client, error) {
 func newQueue(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the mail that waits", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueHold(), g.queueRelease(),
-		g.queueEdit("retry", "Try envelopes now", "made due", queue.Admin.Retry),
-		g.queueEdit("rm", "Remove envelopes without a bounce", "removed", func(q queue.Admin, ctx context.Context, id queue.MessageID, n int) (int, error) {
+		g.queueEdit("retry", "Try envelopes now that no hold keeps back", "made due", retry),
+		g.queueEdit("rm", "Remove envelopes without a bounce", "removed", func(q queue.Admin, ctx context.Context, _ *cobra.Command, id queue.MessageID, n int) (int, error) {
 			if id == 0 {
 				return removeAll(ctx, q)
 			}
@@ -90,6 +90,28 @@ func listAll(ctx context.Context, q queue.Admin) ([]queue.Listed, error) {
 		all = append(all, page...)
 		after = page[len(page)-1].Envelope.ID
 	}
+}
+
+// retry makes envelopes due. That a hold keeps back what was named is an error,
+// that it keeps back some of all is not: both are said.
+func retry(q queue.Admin, ctx context.Context, cmd *cobra.Command, id queue.MessageID, n int) (int, error) {
+	done, err := q.Retry(ctx, id, n)
+	if err != nil || done.Held == 0 {
+		return done.Due, err
+	}
+	if id != 0 && done.Due == 0 {
+		return 0, exitf(exDataErr, "%s is held: see `tabard queue hold`", named(id, n))
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d envelopes stay held: see `tabard queue hold`\n", done.Held)
+	return done.Due, err
+}
+
+// named is what the argument for a message, or for an envelope, was.
+func named(id queue.MessageID, n int) string {
+	if n < 0 {
+		return id.String()
+	}
+	return queue.EnvelopeID{Message: id, N: n}.String()
 }
 
 // removeAll removes what is in the queue now, message by message.
@@ -194,7 +216,7 @@ func (g *globals) queueStats() *cobra.Command {
 
 // queueEdit makes a subcommand that changes one envelope, all envelopes of a
 // message, or all.
-func (g *globals) queueEdit(name, short, done string, edit func(queue.Admin, context.Context, queue.MessageID, int) (int, error)) *cobra.Command {
+func (g *globals) queueEdit(name, short, done string, edit func(queue.Admin, context.Context, *cobra.Command, queue.MessageID, int) (int, error)) *cobra.Command {
 	return &cobra.Command{
 		Use:   name + " MESSAGE|ENVELOPE|all...",
 		Short: short,
@@ -210,7 +232,7 @@ func (g *globals) queueEdit(name, short, done string, edit func(queue.Admin, con
 							return withCode(exUsage, err)
 						}
 					}
-					count, err := edit(q, ctx, id, n)
+					count, err := edit(q, ctx, cmd, id, n)
 					if err != nil {
 						return err
 					}

@@ -150,14 +150,7 @@ Mail that is kept back does not expire. What is being sent is not called back.`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
-				for _, route := range args {
-					h, err := q.Hold(ctx, queue.Hold{Kind: queue.HoldRoute, Value: route, Reason: reason})
-					if err != nil {
-						return holdError(err)
-					}
-					_, _ = fmt.Fprintln(cmd.OutOrStdout(), h.String())
-				}
-				return nil
+				return eachOf(args, func(route string) error { return beginHold(ctx, cmd, q, queue.HoldRoute, route, reason) })
 			})
 		},
 	}
@@ -173,15 +166,35 @@ func (g *globals) routeResume() *cobra.Command {
 		Args:  cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
-				for _, route := range args {
-					if err := release(ctx, cmd, q, queue.HoldRoute, route); err != nil {
-						return err
-					}
-				}
-				return nil
+				return eachOf(args, func(route string) error { return release(ctx, cmd, q, queue.HoldRoute, route) })
 			})
 		},
 	}
+}
+
+// eachOf calls do for all arguments, also after one of them failed: unless what
+// failed is the server.
+func eachOf[T any](args []T, do func(T) error) error {
+	var all error
+	for _, arg := range args {
+		err := do(arg)
+		all = errors.Join(all, err)
+		var own *exitError
+		if err != nil && !errors.As(err, &own) {
+			break
+		}
+	}
+	return all
+}
+
+// beginHold begins one hold and says what it keeps back.
+func beginHold(ctx context.Context, cmd *cobra.Command, q queue.Admin, kind queue.HoldKind, value, reason string) error {
+	h, err := q.Hold(ctx, queue.Hold{Kind: kind, Value: value, Reason: reason})
+	if err != nil {
+		return holdError(err)
+	}
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), h.String())
+	return err
 }
 
 // release ends one hold and says what that did.
@@ -217,24 +230,26 @@ func (f *holdFlags) add(cmd *cobra.Command) {
 
 func (f *holdFlags) none() bool { return len(f.destination)+len(f.sender)+len(f.rule) == 0 }
 
-// each calls f for everything that was named.
+// each calls do for everything that was named.
 func (f *holdFlags) each(do func(queue.HoldKind, string) error) error {
-	n := 0
-	for _, k := range []struct {
-		kind   queue.HoldKind
-		values []string
-	}{{queue.HoldDestination, f.destination}, {queue.HoldSender, f.sender}, {queue.HoldRule, f.rule}} {
-		for _, v := range k.values {
-			if err := do(k.kind, v); err != nil {
-				return err
-			}
-			n++
-		}
-	}
-	if n == 0 {
+	if f.none() {
 		return exitf(exUsage, "say what: --destination, --sender or --rule")
 	}
-	return nil
+	type named struct {
+		kind  queue.HoldKind
+		value string
+	}
+	var all []named
+	for _, v := range f.destination {
+		all = append(all, named{queue.HoldDestination, v})
+	}
+	for _, v := range f.sender {
+		all = append(all, named{queue.HoldSender, v})
+	}
+	for _, v := range f.rule {
+		all = append(all, named{queue.HoldRule, v})
+	}
+	return eachOf(all, func(n named) error { return do(n.kind, n.value) })
 }
 
 func (g *globals) queueHold() *cobra.Command {
@@ -255,14 +270,7 @@ and how many envelopes came due and are kept back by each.`,
 					}
 					return g.printHolds(ctx, cmd, q)
 				}
-				return what.each(func(kind queue.HoldKind, value string) error {
-					h, err := q.Hold(ctx, queue.Hold{Kind: kind, Value: value, Reason: reason})
-					if err != nil {
-						return holdError(err)
-					}
-					_, err = fmt.Fprintln(cmd.OutOrStdout(), h.String())
-					return err
-				})
+				return what.each(func(kind queue.HoldKind, value string) error { return beginHold(ctx, cmd, q, kind, value, reason) })
 			})
 		},
 	}
