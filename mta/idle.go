@@ -61,6 +61,10 @@ func (p *idlers) put(s *session) {
 // end says goodbye without making the caller wait for the answer.
 func (p *idlers) end(s *session) { p.ending.Go(func() { s.quit("quit") }) }
 
+// evictPatience is how long a server may take to answer QUIT when somebody waits
+// for the place. Its connection is there until then, and counts.
+const evictPatience = time.Second
+
 func (p *idlers) expire(s *session) {
 	p.mu.Lock()
 	found := p.drop(s)
@@ -74,16 +78,14 @@ func (p *idlers) expire(s *session) {
 	}
 }
 
-// evict ends one session under a limit, to make room for another destination.
+// evict ends one session under a limit, to make room for another destination. The
+// caller, who waits for the place, may have that of a third one before.
 func (p *idlers) evict(key string) {
 	p.mu.Lock()
-	s := p.find(key)
-	if s != nil {
+	defer p.mu.Unlock()
+	if s := p.find(key); s != nil && !p.closed {
 		p.drop(s)
-	}
-	p.mu.Unlock()
-	if s != nil {
-		s.quit("quit")
+		p.ending.Go(func() { s.leave("quit", evictPatience) })
 	}
 }
 

@@ -41,8 +41,8 @@ func newLimiter(line int) *limiter {
 
 // acquire takes a place, waiting for one if it must: until ctx ends, or not at
 // all (errBusy) when the line is full or the turn would come after ctx's deadline.
-// release gives it back.
-func (l *limiter) acquire(ctx context.Context, b bound) error {
+// release gives it back. Whoever has to wait is in the line when he calls waiting.
+func (l *limiter) acquire(ctx context.Context, b bound, waiting func()) error {
 	l.mu.Lock()
 	r := l.room(b)
 	if r.places > 0 && r.used >= r.places {
@@ -53,6 +53,7 @@ func (l *limiter) acquire(ctx context.Context, b bound) error {
 		turn := make(chan struct{})
 		r.line = append(r.line, turn)
 		l.mu.Unlock()
+		waiting()
 		select {
 		case <-turn:
 		case <-ctx.Done():
@@ -117,14 +118,6 @@ func (l *limiter) giveUp(key string, r *room, turn chan struct{}) {
 	}
 	l.mu.Unlock()
 	l.release(key, 0)
-}
-
-// full reports whether a caller of acquire would have to wait for a place.
-func (l *limiter) full(b bound) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	r := l.at[b.key]
-	return r != nil && b.places > 0 && r.used >= b.places
 }
 
 // wanted reports whether somebody waits for a place under one of the keys.
@@ -203,11 +196,18 @@ func (d *destination) bounds(addr string) []bound {
 		{"domain " + d.name, l.PerDomain, l.DelayDomain},
 		{"source " + src, l.PerSource, l.DelaySource},
 		{"host " + addr, l.PerHost, l.DelayHost},
-		{d.routeKey(addr), l.PerRoute, l.DelayRoute},
+		{d.routeKey(addr), l.PerRoute, l.delayRoute()},
 	}
-	return slices.DeleteFunc(all, func(b bound) bool {
-		return b.places == 0 && b.delay == 0 && (b.key != d.routeKey(addr) || l.Reconnect == 0)
-	})
+	return slices.DeleteFunc(all, func(b bound) bool { return b.places == 0 && b.delay == 0 })
+}
+
+// delayRoute is DelayRoute, or the least there is where what is left of the rest
+// after an earlier connection must be waited for.
+func (l *Limits) delayRoute() time.Duration {
+	if l.Reconnect > 0 && l.DelayRoute == 0 {
+		return time.Nanosecond
+	}
+	return l.DelayRoute
 }
 
 func (d *destination) routeKey(addr string) string {
@@ -221,13 +221,7 @@ func (m *MTA) place(ctx context.Context, d *destination, addr string) (*spot, *r
 	defer cancel()
 	s := &spot{limiter: m.conns, rests: d.routeKey(addr), rest: d.limits.Reconnect}
 	for _, b := range d.bounds(addr) {
-		if b.places == 0 && b.delay == 0 {
-			b.delay = time.Nanosecond // only what is left of the rest after an earlier one
-		}
-		if m.conns.full(b) {
-			m.idle.evict(b.key)
-		}
-		if err := m.conns.acquire(ctx, b); err != nil {
+		if err := m.conns.acquire(ctx, b, func() { m.idle.evict(b.key) }); err != nil {
 			s.abandon()
 			return nil, &refusal{
 				fault: faultConnect, err: errCrowded(addr), until: time.Now().Add(penaltyUnit), silent: true, crowded: true,

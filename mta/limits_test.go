@@ -1,10 +1,13 @@
 package mta
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tabard/lookup"
@@ -106,7 +109,8 @@ func TestDelays(t *testing.T) {
 		"host": func(l *Limits) { l.DelayHost = gap }, "route": func(l *Limits) { l.DelayRoute = gap },
 		"source": func(l *Limits) { l.DelaySource = gap }, "connector": func(l *Limits) { l.DelayConnector = gap },
 		"relay": func(l *Limits) { l.DelayRelay = gap }, "domain": func(l *Limits) { l.DelayDomain = gap },
-		"reconnect": func(l *Limits) { l.Reconnect = gap },
+		"reconnect":               func(l *Limits) { l.Reconnect = gap },
+		"reconnect under a limit": func(l *Limits) { l.Reconnect, l.PerRoute = gap, 5 },
 		"transaction": func(l *Limits) {
 			l.Transaction, l.Messages = gap, 100
 		},
@@ -158,4 +162,48 @@ func TestFamilyLimit(t *testing.T) {
 	if d.limits.Messages != 7 || d.limits.PerHost != 100 || d.own != "smart.example" {
 		t.Errorf("limits %+v for %q", d.limits, d.own)
 	}
+}
+
+// The rest after a connection is kept to the letter, whatever other limit its
+// route is under.
+func TestRest(t *testing.T) {
+	for name, l := range map[string]Limits{
+		"alone": {}, "with a limit": {PerRoute: 5}, "with a limit of one": {PerRoute: 1}, "with a short delay": {PerRoute: 5, DelayRoute: time.Millisecond},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			l.Reconnect = 300 * time.Millisecond
+			m := New(Config{Hostname: "us", Limits: l}, nil, nil)
+			d := m.destinationOf("out", "d.example", lookup.Route{})
+			began := time.Now()
+			first, ref := m.place(t.Context(), d, "192.0.2.1")
+			if ref != nil {
+				t.Fatal(ref)
+			}
+			<-time.After(time.Second)
+			first.end()
+			if _, ref := m.place(t.Context(), d, "192.0.2.1"); ref != nil || time.Since(began).Round(time.Millisecond) != 1300*time.Millisecond {
+				t.Errorf("%s: the next after %v: %v", name, time.Since(began), ref)
+			}
+		})
+	}
+}
+
+// Whoever needs the place of a session that has nothing to do is not kept by a
+// server that does not answer QUIT; a third one's place may come before.
+func TestEvictedWithoutAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := &villain{t: t, step: "QUIT", do: raw("", true)}
+		w := hostileWorld(t, func(context.Context, string, string, string) (net.Conn, error) { return v.accept(), nil })
+		w.mta.cfg.Limits.PerSource = 1
+		t.Cleanup(v.wg.Wait)
+		w.start()
+		for _, to := range []string{"x@a.example", "x@b.example"} {
+			began := time.Now()
+			wantResult(t, w.one(to), queue.Delivered, 250)
+			if took := time.Since(began); took > evictPatience {
+				t.Errorf("%s took %v", to, took)
+			}
+		}
+		<-time.After(time.Hour)
+	})
 }

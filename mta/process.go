@@ -174,6 +174,9 @@ func (m *MTA) done(s *session) {
 	switch {
 	case s.usable() && !m.conns.wanted(s.spot.keys):
 		m.idle.put(s)
+		if m.conns.wanted(s.spot.keys) && m.idle.claim(s) { // they came meanwhile, and found nothing to evict
+			m.idle.end(s)
+		}
 	case s.conn.err != nil || s.spot.rest > 0:
 		s.quit("quit")
 	default:

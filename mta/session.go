@@ -72,9 +72,12 @@ func (s *session) reset() {
 }
 
 // quit says goodbye and closes. It waits for the answer a short time only.
-func (s *session) quit(reason string) {
+func (s *session) quit(reason string) { s.leave(reason, s.mta.cfg.Timeouts.Quit) }
+
+// leave is quit, waiting no longer than patience.
+func (s *session) leave(reason string, patience time.Duration) {
 	if s.conn.err == nil {
-		_, _ = s.conn.command(s.mta.cfg.Timeouts.Quit, "QUIT")
+		_, _ = s.conn.command(min(patience, s.mta.cfg.Timeouts.Quit), "QUIT")
 	} else {
 		reason = s.conn.err.Error()
 	}

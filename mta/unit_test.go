@@ -74,18 +74,23 @@ func TestLimiter(t *testing.T) {
 	l := newLimiter(2)
 	a, b := bound{key: "a", places: 1}, bound{key: "b", places: 1}
 	ctx, cancel := context.WithCancel(t.Context())
-	if l.full(a) {
-		t.Error("full from the start")
+	unasked := func() { t.Error("told to wait") }
+	for _, free := range []bound{a, b} {
+		if err := l.acquire(ctx, free, unasked); err != nil || l.wanted([]string{"b", "a"}) {
+			t.Fatalf("acquire: %v", err)
+		}
 	}
-	if err := l.acquire(ctx, a); err != nil || !l.full(a) || l.full(b) || l.wanted([]string{"b", "a"}) {
-		t.Fatalf("acquire: %v", err)
-	}
-	got := make(chan error, 2)
-	go func() { got <- l.acquire(ctx, a) }()
+	l.release("b", 0)
+	got, told := make(chan error, 2), make(chan struct{}, 2)
+	wait := func(ctx context.Context) { got <- l.acquire(ctx, a, func() { told <- struct{}{} }) }
+	go wait(ctx)
 	waitLine(l, "a", 1)
-	go func() { got <- l.acquire(t.Context(), a) }()
+	go wait(t.Context())
 	waitLine(l, "a", 2)
-	if err := l.acquire(ctx, a); !errors.Is(err, errBusy) || !l.wanted([]string{"b", "a"}) {
+	for range 2 {
+		<-told
+	}
+	if err := l.acquire(ctx, a, unasked); !errors.Is(err, errBusy) || !l.wanted([]string{"b", "a"}) {
 		t.Errorf("third in line: %v", err)
 	}
 	cancel()
@@ -110,7 +115,7 @@ func TestLimiterDelay(t *testing.T) {
 	enter := func(b bound) error {
 		ctx, cancel := context.WithDeadline(t.Context(), now.Add(time.Second)) // the limiter's clock runs ahead of it
 		defer cancel()
-		return l.acquire(ctx, b)
+		return l.acquire(ctx, b, func() {})
 	}
 	slow := bound{key: "a", delay: 10 * time.Second}
 	if err := enter(slow); err != nil {
@@ -120,7 +125,7 @@ func TestLimiterDelay(t *testing.T) {
 		t.Errorf("at once: %v", err)
 	}
 	now = now.Add(10 * time.Second)
-	if err := l.acquire(t.Context(), slow); err != nil {
+	if err := l.acquire(t.Context(), slow, func() {}); err != nil {
 		t.Errorf("afterwards: %v", err)
 	}
 	l.release("a", 0)
