@@ -36,18 +36,28 @@ func (m *MTA) authenticate(ctx context.Context, l *link, d *destination, h *host
 		return unable("the credentials of %q hold a NUL or another control character", h.label)
 	}
 	mech, err := chooseMechanism(offered, cred)
-	if err != nil {
-		return unable("credentials of %q: %w", h.label, err)
+	for {
+		if err != nil {
+			return unable("credentials of %q: %w", h.label, err)
+		}
+		r, unknown, err := l.login(mech)
+		if errors.Is(err, errBadReply) {
+			err = errBadReply // what it quotes may be the password, sent back
+		}
+		ref := refuse(faultAuth, "AUTH "+mech.name(), hide(r, cred), err, r.code == 235)
+		if ref == nil {
+			log.Info("mta auth", "mechanism", mech.name(), "label", h.label)
+			return nil
+		}
+		if !unknown {
+			return ref
+		}
+		log.Info("mta auth-unavailable", "mechanism", mech.name(), "reason", ref.brief())
+		offered = slices.DeleteFunc(offered, func(name string) bool { return name == mech.name() })
+		if mech, err = chooseMechanism(offered, cred); err != nil {
+			return ref // which says more
+		}
 	}
-	r, err := l.login(mech)
-	if errors.Is(err, errBadReply) {
-		err = errBadReply // what it quotes may be the password, sent back
-	}
-	ref := refuse(faultAuth, "AUTH "+mech.name(), hide(r, cred), err, r.code == 235)
-	if ref == nil {
-		log.Info("mta auth", "mechanism", mech.name(), "label", h.label)
-	}
-	return ref
 }
 
 // mayLogIn returns why no credentials may go over a channel, or could not.
@@ -77,8 +87,7 @@ type mechanism interface {
 func mechanismNames() []string { return []string{"SCRAM-SHA-256", "PLAIN", "LOGIN", "XOAUTH2"} }
 
 // chooseMechanism picks, of those that the server offers, the one that gives
-// least away and that the credentials are for. What was refused is not tried
-// once more in another way: each refusal counts at the other side.
+// least away and that the credentials are for.
 func chooseMechanism(offered []string, cred lookup.Credentials) (mechanism, error) {
 	offers := func(name string) bool { return slices.Contains(offered, name) }
 	switch {
@@ -102,35 +111,47 @@ const maxChallenges = 5
 // errNothingToSay ends a dialogue in which the server asks too much.
 var errNothingToSay = errors.New("the server asks for more than there is to say")
 
-// login carries out a mechanism (RFC 4954 section 4). After an error the session
-// is of no use.
-func (l *link) login(mech mechanism) (reply, error) {
+// unavailable reports whether the answer to AUTH is about the mechanism, which the
+// server offered but does not have: 504 (RFC 4954 section 4), or a refusal that says
+// so, which with Postfix is 535. Only then another one is tried. Credentials that are
+// wrong stay wrong in another mechanism, and each refusal counts at the other side:
+// so many lock an account.
+func unavailable(r reply) bool {
+	return r.code == 504 || r.permanent() && strings.Contains(strings.ToLower(r.text()), "mechanism")
+}
+
+// login carries out a mechanism (RFC 4954 section 4). unknown: the server refused
+// it, before it asked anything. After an error the session is of no use.
+func (l *link) login(mech mechanism) (r reply, unknown bool, err error) {
 	first, err := mech.initial()
 	if err != nil {
-		return reply{}, err
+		return reply{}, false, err
 	}
 	line := "AUTH " + mech.name()
 	if first != "" {
 		line += " " + encode(first)
 	}
-	r, err := l.command(l.timeouts.Command, line)
+	r, err = l.command(l.timeouts.Command, line)
+	if err == nil && unavailable(r) {
+		return r, true, nil
+	}
 	for range maxChallenges {
 		if err != nil || r.code != 334 {
 			break
 		}
 		answer, nextErr := mech.next(r.lines[0])
 		if errors.Is(nextErr, errNothingToSay) {
-			return r, nil // which is no success
+			return r, false, nil // which is no success
 		}
 		if nextErr != nil {
-			return r, nextErr
+			return r, false, nextErr
 		}
 		r, err = l.command(l.timeouts.Command, encode(answer))
 	}
 	if err == nil && r.code == 235 {
 		err = mech.proven()
 	}
-	return r, err
+	return r, false, err
 }
 
 func encode(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }

@@ -187,3 +187,48 @@ func TestInsecureAuth(t *testing.T) {
 	wantResult(t, w.one("x@example.org"), queue.Deferred, 0, "wrong-name")
 	noSecret(t, w, p)
 }
+
+// A mechanism that the server offers but does not have is passed over; credentials
+// that it refuses are not tried once more.
+func TestNextMechanism(t *testing.T) {
+	for name, tt := range map[string]struct {
+		refusals map[string]string // by mechanism
+		said     string            // mechanisms that were tried
+		want     string            // empty: delivered
+	}{
+		"unknown":         {map[string]string{"SCRAM-SHA-256": "504 5.5.4 Unrecognized authentication type"}, "SCRAM-SHA-256 PLAIN", ""},
+		"as Postfix says": {map[string]string{"SCRAM-SHA-256": "535 5.7.8 Error: authentication failed: Invalid authentication mechanism", "PLAIN": "504 no"}, "SCRAM-SHA-256 PLAIN LOGIN", ""},
+		"too weak":        {map[string]string{"SCRAM-SHA-256": "534 5.7.9 Authentication mechanism is too weak"}, "SCRAM-SHA-256 PLAIN", ""},
+		"none":            {map[string]string{"SCRAM-SHA-256": "504 one", "PLAIN": "504 two", "LOGIN": "504 three"}, "SCRAM-SHA-256 PLAIN LOGIN", "three"},
+		"wrong password":  {map[string]string{"SCRAM-SHA-256": "504 no", "PLAIN": "535 5.7.8 wrong"}, "SCRAM-SHA-256 PLAIN", "wrong"},
+		"other password":  {map[string]string{"SCRAM-SHA-256": "534 5.7.9 Application-specific password required"}, "SCRAM-SHA-256", "required"},
+		"not now":         {map[string]string{"SCRAM-SHA-256": "454 4.7.0 mechanism is away"}, "SCRAM-SHA-256", "away"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w, p := authWorld(t, lookup.SchemeTLS, relayName, "LOGIN PLAIN SCRAM-SHA-256", func(_ *peerConn, line string) (string, bool) {
+				mech := strings.Fields(line)[1]
+				if no := tt.refusals[mech]; no != "" {
+					return no, true
+				}
+				return map[string]string{"PLAIN": "235 2.7.0 welcome", "LOGIN": "334 VXNlcm5hbWU6"}[mech], true
+			})
+			res := w.one("x@example.org")
+			if tt.want == "" {
+				wantResult(t, res, queue.Delivered, 250)
+			} else {
+				wantResult(t, res, queue.Deferred, 0, tt.want)
+			}
+			var tried []string
+			for line := range strings.Lines(p.said()) {
+				if mech, ok := strings.CutPrefix(line, "AUTH "); ok {
+					tried = append(tried, strings.Fields(mech)[0])
+				}
+			}
+			if got := strings.Join(tried, " "); got != tt.said {
+				t.Errorf("tried %s, want %s", got, tt.said)
+			}
+			noSecret(t, w, p)
+		})
+	}
+}
