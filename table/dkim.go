@@ -85,7 +85,7 @@ func cutSelector(col string) (selector, key string, ok bool) {
 
 func parseDKIMKey(selector, text string) (DKIMKey, error) {
 	// RFC 6376 section 3.1: a selector is a sequence of labels.
-	if selector == "" || address.CheckDomain(selector) != nil {
+	if selector == "" || selector[0] == '[' || address.CheckDomain(selector) != nil {
 		return DKIMKey{}, errors.New("is not made of labels")
 	}
 	k := DKIMKey{Selector: strings.ToLower(selector)}

@@ -81,6 +81,7 @@ func TestParseDKIM(t *testing.T) {
 		{Row{"s1"}, "error: dkim: a selector without a key"},
 		{Row{"", ed}, `error: dkim: selector ""`},
 		{Row{"s 1", ed}, `error: dkim: selector "s 1"`},
+		{Row{"[192.0.2.1]", ed}, `error: dkim: selector "[192.0.2.1]": is not made of labels`},
 		{Row{"s1", "file:key.pem"}, "error: dkim: selector \"s1\": file: wants an absolute path"},
 		{Row{"s1", "SECRET!"}, "error: dkim: selector \"s1\": key is neither"},
 		{Row{"s1", "U0VDUkVU"}, "error: dkim: selector \"s1\": private key is not"},

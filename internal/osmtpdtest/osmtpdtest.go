@@ -237,12 +237,9 @@ func (s *Server) Sendmail(ctx context.Context, from string, to []string, message
 	return err
 }
 
-// Messages returns what arrived in the Maildir so far, in order of file names.
-// Line ends are LF; OpenSMTPD has put Return-Path, Delivered-To and Received in
-// front.
-func (s *Server) Messages() ([]string, error) { return unpacked.Maildir(s.mailbox()) }
-
-// Await waits until at least n messages arrived, and returns them all.
+// Await waits until at least n messages arrived in the Maildir, and returns them
+// all, in order of file names. Line ends are LF; OpenSMTPD has put Return-Path,
+// Delivered-To and Received in front.
 func (s *Server) Await(ctx context.Context, n int) ([]string, error) {
 	got, err := unpacked.AwaitMaildir(ctx, s.smtpd.Ended, s.mailbox(), n)
 	if err != nil {
