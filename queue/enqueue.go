@@ -138,12 +138,23 @@ func (q *Queue) expel(items []*item) {
 	}
 }
 
+// recipients counts envelopes, but for those of which only a report is left.
+func (m *NewMessage) recipients() int64 {
+	var n int64
+	for i := range m.Envelopes {
+		if m.Envelopes[i].Notice == "" {
+			n++
+		}
+	}
+	return n
+}
+
 // inserted schedules what is durable now.
 func (q *Queue) inserted(m *NewMessage, items []*item) {
 	q.count.messages.Add(1)
 	q.count.accepted.Add(1)
 	q.count.envelopes.Add(int64(len(m.Envelopes)))
-	q.count.enqueued.Add(int64(len(m.Envelopes)))
+	q.count.enqueued.Add(m.recipients())
 	a := q.active
 	a.mu.Lock()
 	for _, it := range items {

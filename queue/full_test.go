@@ -137,14 +137,19 @@ var errBroken = errors.New("broken disk")
 // failing is a store that can be made to refuse every change.
 type failing struct {
 	queue.Store
-	fail atomic.Bool
+	fail  atomic.Bool
+	after atomic.Bool // it has stored what it says it has not
 }
 
 func (f *failing) Apply(ctx context.Context, changes []*queue.Change) error {
 	if f.fail.Load() {
 		return errBroken
 	}
-	return f.Store.Apply(ctx, changes)
+	err := f.Store.Apply(ctx, changes)
+	if f.after.Load() {
+		return errBroken
+	}
+	return err
 }
 
 // Results that the store refuses are kept in memory, and stored when it takes

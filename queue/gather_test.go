@@ -114,7 +114,11 @@ func TestExpanded(t *testing.T) {
 			t.Errorf("NOTIFY=%s: %+v", tt.notify, j.Envelopes)
 		}
 		done(t, w, j, queue.Result{Outcome: queue.Delivered})
-		if st := r.stats(); st.Messages != 0 || st.Envelopes != 0 {
+		want := int64(2) // members, and the recipient of the report: but not what it is about
+		if tt.status != "" {
+			want = 3
+		}
+		if st := r.stats(); st.Messages != 0 || st.Envelopes != 0 || st.Enqueued != want {
 			t.Errorf("NOTIFY=%s: %+v", tt.notify, st)
 		}
 		r.stop()

@@ -44,7 +44,8 @@ const (
 	firstHold   = 2
 	maxHolds    = 1000
 	maxReason   = 200
-	suspendWait = 2 * time.Second // after the store failed
+	maxRoute    = 253 + len(":65535") // bytes, RFC 1035 section 3.1
+	suspendWait = 2 * time.Second     // after the store failed
 )
 
 // String says why mail is held.
@@ -71,7 +72,9 @@ func (h Hold) normal() (Hold, error) {
 			return h, fmt.Errorf("%w: hold of destination %.60q, which is no domain", rpc.ErrInvalid, h.Value)
 		}
 	case HoldRoute:
-		value = normalDomain(value)
+		if value = normalDomain(value); len(value) > maxRoute {
+			return h, fmt.Errorf("%w: pause of %.60q, which is no domain and no server", rpc.ErrInvalid, h.Value)
+		}
 	case HoldSender:
 		value = normalSender(value)
 	case HoldRule:
@@ -88,10 +91,7 @@ func (h Hold) normal() (Hold, error) {
 
 // normalDomain returns a domain in A-labels, and what is none as it is.
 func normalDomain(s string) string {
-	if ascii, err := address.ToASCII(s); err == nil {
-		s = ascii
-	}
-	return strings.TrimSuffix(s, ".")
+	return strings.TrimSuffix(address.Labels(s), ".")
 }
 
 // normalSender is the form of "<>", an address or a domain.
@@ -174,6 +174,17 @@ func (q *Queue) paused() []Hold {
 	return list
 }
 
+// pausedWeight is about what paused takes on the wire. Needs active.mu.
+func (q *Queue) pausedWeight() int {
+	n := 0
+	for _, h := range q.holds {
+		if h.Kind == HoldRoute {
+			n += 80 + len(h.Value) + len(h.Reason)
+		}
+	}
+	return n
+}
+
 // Hold implements Admin.
 func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
 	h, err := want.normal()
@@ -193,7 +204,9 @@ func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
 		}
 	}
 	a.mu.Lock()
-	h.ID = max(q.lastHold+1, firstHold)
+	// A number is used once, even if it is not stored: after some errors it is.
+	q.lastHold = max(q.lastHold+1, firstHold)
+	h.ID = q.lastHold
 	if i := q.findHold(h.Kind, h.Value); i >= 0 {
 		h.ID, h.Created = q.holds[i].ID, q.holds[i].Created
 	} else if len(q.holds) >= maxHolds {
@@ -212,7 +225,6 @@ func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
 	} else {
 		q.holds = append(q.holds, &h)
 	}
-	q.lastHold = max(q.lastHold, h.ID)
 	q.sweep(&h)
 	a.mu.Unlock()
 	q.log.Info("queue hold", "kind", string(h.Kind), "value", h.Value, "reason", h.Reason)

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"tabard/internal/rpc"
 	"tabard/queue"
+	"tabard/queue/sqlite"
 )
 
 func (r *rig) hold(kind queue.HoldKind, value, reason string) queue.Hold {
@@ -276,6 +278,71 @@ func TestHoldRefusals(t *testing.T) {
 	}
 	if list, err := r.Holds(ctx); err != nil || len(list) != 1 || list[0].Reason != "two" {
 		t.Errorf("holds: %+v, %v", list, err)
+	}
+}
+
+// A hold whose transaction ended in doubt is not in force, and in nobody's way.
+func TestHoldAfterFailure(t *testing.T) {
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "queue.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &failing{Store: store}
+	r := &rig{t: t, local: &local{}}
+	if r.Queue, err = queue.New(t.Context(), f, r.local, queue.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer r.Close()
+	defer cancel()
+	go r.Run(ctx)
+	f.after.Store(true)
+	if _, err := r.Hold(ctx, queue.Hold{Kind: queue.HoldDestination, Value: "y.example"}); !errors.Is(err, errBroken) {
+		t.Errorf("Hold: %v", err)
+	}
+	f.after.Store(false)
+	r.hold(queue.HoldDestination, "z.example", "")
+	r.hold(queue.HoldDestination, "y.example", "again")
+	r.enqueue(message("a@x.example", "b@y.example", "b@z.example"), text)
+	eventually(t, "both held", func() bool { return r.heldCount() == 2 })
+	if n := r.release(queue.HoldDestination, "y.example"); n != 1 {
+		t.Errorf("%d released", n)
+	}
+}
+
+// However much is paused, a worker far away gets its jobs.
+func TestManyPauses(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "queue.db")
+	store, err := sqlite.Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	change := &queue.Change{}
+	for i := range 1000 {
+		value := fmt.Sprintf("%d.%s%s:65535", i+1000, strings.Repeat("long.", 95), "example")
+		h := queue.Hold{ID: int64(i + 2), Kind: queue.HoldRoute, Value: value, Reason: strings.Repeat("r", 200)}
+		change.Hold = append(change.Hold, h)
+	}
+	if err := errors.Join(store.Apply(t.Context(), []*queue.Change{change}), store.Close()); err != nil {
+		t.Fatal(err)
+	}
+	r := open(t, path, queue.Options{}, &local{})
+	for i := range 12 {
+		r.enqueue(message("a@x.example", fmt.Sprintf("b@y%d.example", i)), strings.Repeat("0123456789abcde\n", queue.InlineBody/16))
+	}
+	w, _, _ := r.remoteRelay(t)
+	for n := 0; n < 12; {
+		jobs := take(t, w, 1000)
+		if len(jobs[0].Paused) != 1000 {
+			t.Fatalf("%d pauses", len(jobs[0].Paused))
+		}
+		for _, j := range jobs {
+			done(t, w, j, queue.Result{Outcome: queue.Delivered})
+			n++
+		}
+	}
+	if _, err := r.Hold(t.Context(), queue.Hold{Kind: queue.HoldRoute, Value: strings.Repeat("x", 260)}); !errors.Is(err, rpc.ErrInvalid) {
+		t.Errorf("pause of what is no domain: %v", err)
 	}
 }
 

@@ -167,11 +167,11 @@ type lease struct {
 	probe bool
 }
 
-// take returns up to max jobs, one destination after the other.
-func (a *active) take(p *pool, max int) [][]*item {
+// take returns up to max jobs, one destination after the other, to go beside size
+// bytes of something else.
+func (a *active) take(p *pool, max, size int) [][]*item {
 	var jobs [][]*item
-	size := 0
-	for len(jobs) < max && size < takeBytes {
+	for len(jobs) < max && (len(jobs) == 0 || size < takeBytes) {
 		ring := p.next()
 		if ring < 0 {
 			break

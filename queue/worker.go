@@ -135,7 +135,11 @@ func (w *poolWorker) next(limit int) ([][]*item, chan struct{}, error) {
 	if w.gone() || w.queue.ctx.Err() != nil {
 		return nil, nil, ErrClosed
 	}
-	batches := a.take(w.pool, limit)
+	beside := 0
+	if w.pool.key.relay {
+		beside = w.queue.pausedWeight()
+	}
+	batches := a.take(w.pool, limit, beside)
 	for _, batch := range batches {
 		for _, it := range batch {
 			w.leases[it.env.ID] = it
@@ -161,14 +165,17 @@ func (w *poolWorker) gone() bool {
 func (w *poolWorker) jobs(batches [][]*item) []Job {
 	a := w.queue.active
 	jobs := make([]Job, 0, len(batches))
+	var paused []Hold
+	if w.pool.key.relay {
+		a.mu.Lock()
+		paused = w.queue.paused()
+		a.mu.Unlock()
+	}
 	for _, batch := range batches {
-		job := Job{Message: batch[0].msg.Message, Envelopes: make([]Envelope, len(batch))}
+		job := Job{Message: batch[0].msg.Message, Envelopes: make([]Envelope, len(batch)), Paused: paused}
 		a.mu.Lock()
 		job.Body = batch[0].msg.body
 		job.Delivery = batch[0].delivery
-		if batch[0].env.Relay {
-			job.Paused = w.queue.paused()
-		}
 		for i, it := range batch {
 			job.Envelopes[i] = it.env
 			a.handed(it.msg)
