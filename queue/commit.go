@@ -73,6 +73,9 @@ func (c *Change) bytes() int {
 	for i := range c.Insert {
 		n += len(c.Insert[i].Body)
 	}
+	for i := range c.Recode {
+		n += len(c.Recode[i].Body)
+	}
 	return n
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"tabard/internal/bodycode"
 	"tabard/internal/rpc"
 )
 
@@ -28,6 +29,7 @@ func (w *poolWorker) refuse(batch []*item, err error) {
 		a.reclaim(it)
 		mine = append(mine, it)
 	}
+	var missing *bodycode.NoKeyError
 	switch {
 	case errors.Is(err, rpc.ErrNotFound):
 		for _, it := range mine { // removed by hand
@@ -37,6 +39,9 @@ func (w *poolWorker) refuse(batch []*item, err error) {
 	case errors.Is(err, ErrCorrupt):
 		q.log.Error("message body is damaged: held", "message", id.String(), "error", err)
 		q.hold(mine, err)
+	case errors.As(err, &missing):
+		q.log.Error("message body is encrypted under a key that is missing: held until the key is back", "message", id.String(), "key", missing.ID, "error", err)
+		q.awaitKey(mine, missing.ID)
 	default:
 		q.log.Error("message body not read", "message", id.String(), "error", err)
 		q.conclude(mine, Result{Outcome: Deferred, Enhanced: "4.3.0", Text: "queue: " + err.Error()})

@@ -85,8 +85,13 @@ func domainOf(addr string) string {
 // insert makes a message durable, and hands what there is room for straight to
 // the schedule.
 func (q *Queue) insert(ctx context.Context, m *NewMessage) error {
+	defer q.epochs.begin()()
 	items := q.admit(m)
-	if err := q.commits.do(ctx, &Change{Insert: []NewMessage{*m}}); err != nil {
+	err := q.store.Encode(m) // what is in memory stays clear
+	if err == nil {
+		err = q.commits.do(ctx, &Change{Insert: []NewMessage{*m}})
+	}
+	if err != nil {
 		q.expel(items)
 		return fmt.Errorf("message %s: %w", m.Message.ID, err)
 	}

@@ -20,6 +20,7 @@ const (
 	HoldSender      HoldKind = "sender"      // mail from an address, a domain, or "<>"
 	HoldRule        HoldKind = "rule"        // mail of an action
 	HoldRoute       HoldKind = "route"       // relayed mail for a domain, or over a server
+	HoldKey         HoldKind = "key"         // mail whose key is missing, by the key's id: the queue's own
 )
 
 // Hold keeps mail from being delivered, also such as comes later, until it is
@@ -51,9 +52,12 @@ const (
 // String says why mail is held.
 func (h *Hold) String() string {
 	text := string(h.Kind) + " " + h.Value
-	if h.Kind == HoldRoute {
+	switch h.Kind {
+	case HoldRoute:
 		text += " paused"
-	} else {
+	case HoldKey:
+		text += " missing"
+	default:
 		text += " held"
 	}
 	if h.Reason != "" {
@@ -79,6 +83,7 @@ func (h Hold) normal() (Hold, error) {
 		value = normalSender(value)
 	case HoldRule:
 		value = strings.TrimSpace(h.Value)
+	case HoldKey:
 	default:
 		return h, fmt.Errorf("%w: hold of kind %.20q", rpc.ErrInvalid, h.Kind)
 	}
@@ -131,6 +136,8 @@ func (h *Hold) holds(s *subject) bool {
 		return s.env.Relay && s.domain == h.Value
 	case HoldRule:
 		return s.env.Action == h.Value
+	case HoldKey: // that shows when a body is read
+		return false
 	}
 	if s.sender == "" {
 		return h.Value == "<>"

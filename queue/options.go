@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"time"
+
+	"tabard/internal/bodycode"
 )
 
 // Defaults of Options.
@@ -41,6 +43,9 @@ type Options struct {
 	// itself. It is called when there is work for a uid without a worker. nil:
 	// workers come by themselves.
 	Spawn func(ctx context.Context, uid, gid int) error
+
+	// Coder is how bodies are stored; nil: as they are. See SetCoder.
+	Coder *bodycode.Coder
 }
 
 func (o Options) filled() Options {

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"tabard/internal/bodycode"
 	"tabard/lookup"
 )
 
@@ -38,6 +39,10 @@ type Queue struct {
 	running bool // under active.mu
 
 	lastHold int64 // id; under active.mu
+
+	coder    atomic.Pointer[bodycode.Coder]
+	epochs   epochs
+	recodeMu sync.Mutex
 
 	taskMu sync.Mutex
 	closed bool
@@ -73,6 +78,9 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 	q.count.messages.Store(messages)
 	q.count.envelopes.Store(envelopes)
 	q.ctx, q.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if o.Coder != nil {
+		q.SetCoder(o.Coder)
+	}
 	return q, nil
 }
 

@@ -169,6 +169,7 @@ func (q *Queue) bounce(ctx context.Context, items []*item, targets []lookup.Targ
 		defer body.Close()
 	}
 	w := &writer{queue: q}
+	defer w.leave()
 	if err := d.write(w); err != nil {
 		w.Abort()
 		return fmt.Errorf("write report: %w", err)
@@ -185,9 +186,14 @@ func (q *Queue) bounce(ctx context.Context, items []*item, targets []lookup.Targ
 
 func (q *Queue) insertReport(ctx context.Context, m *NewMessage, items []*item) error {
 	fresh := q.admit(m)
+	defer q.epochs.begin()()
 	change := q.ending(items)
-	change.Insert = []NewMessage{*m}
-	if err := q.commits.do(ctx, change); err != nil {
+	err := q.store.Encode(m)
+	if err == nil {
+		change.Insert = []NewMessage{*m}
+		err = q.commits.do(ctx, change)
+	}
+	if err != nil {
 		q.expel(fresh)
 		return err
 	}

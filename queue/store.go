@@ -6,6 +6,8 @@ import (
 	"hash/crc32"
 	"io"
 	"time"
+
+	"tabard/internal/bodycode"
 )
 
 // Errors of a Store, beside rpc.ErrNotFound and rpc.ErrNoSpace.
@@ -21,6 +23,7 @@ var (
 // methods are safe for concurrent use, except that Apply is called by one
 // goroutine. A store belongs to one queue at a time.
 type Store interface {
+	CodedStore
 	// Apply carries out all changes in one transaction and returns once that is
 	// durable. After an error nothing of them is stored. It ignores the end of
 	// ctx once it has begun.
@@ -32,7 +35,8 @@ type Store interface {
 	// Next returns the earliest next attempt after t; zero when there is none.
 	Next(ctx context.Context, t time.Time) (time.Time, error)
 	// Body opens a body whose checksum it has verified. ErrCorrupt: it is not
-	// what was stored; rpc.ErrNotFound: there is no such message.
+	// what was stored; rpc.ErrNotFound: there is no such message; a
+	// bodycode.NoKeyError: it is encrypted under a key that is not at hand.
 	Body(ctx context.Context, id MessageID) (Body, error)
 	// Envelopes returns every envelope of a message; none is not an error.
 	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)
@@ -69,6 +73,7 @@ type Change struct {
 	Insert []NewMessage
 	Remove []EnvelopeID // messages go with their last envelope
 	Update []Update
+	Recode []Recoded
 	Due    []EnvelopeID // made due at DueAt, and no longer held
 	DueAt  time.Time
 
@@ -85,8 +90,9 @@ type NewMessage struct {
 	Message   Message
 	Body      []byte // nil when it is staged
 	Staged    bool   // the body was kept by a Stage under the message's id
-	Checksum  uint32
+	Checksum  uint32 // of the clear body
 	Envelopes []NewEnvelope
+	Encoding  bodycode.Encoding // how the body is stored: see CodedStore
 }
 
 // NewEnvelope is an envelope on its way into the store.
@@ -115,6 +121,8 @@ type Stage interface {
 	// Keep makes the body durable under the id of a message that is to follow.
 	Keep(id MessageID) error
 	Discard()
+	// Encoding is how the body is stored.
+	Encoding() bodycode.Encoding
 }
 
 // Body is a stored body, open for reading.

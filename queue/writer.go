@@ -20,6 +20,7 @@ type writer struct {
 	queue *Queue
 	buf   []byte
 	stage Stage
+	epoch func() // ends what began with the stage
 	size  int64
 	sum   uint32
 	err   error // of a Write: the body is incomplete
@@ -50,6 +51,7 @@ func (w *writer) append(p []byte) error {
 		return nil
 	}
 	if w.stage == nil {
+		w.epoch = w.queue.epochs.begin()
 		var err error
 		if w.stage, err = w.queue.store.Stage(); err != nil {
 			return fmt.Errorf("message body: %w", err)
@@ -65,8 +67,16 @@ func (w *writer) append(p []byte) error {
 	return nil
 }
 
+// leave notes that nothing of the stage will be stored any more that is not yet.
+func (w *writer) leave() {
+	if w.epoch != nil {
+		w.epoch()
+	}
+}
+
 // Commit implements Writer.
 func (w *writer) Commit(ctx context.Context, s Submission) error {
+	defer w.leave()
 	m, err := w.finish(ctx, s)
 	if err == nil {
 		err = w.queue.insert(ctx, m)
@@ -92,7 +102,7 @@ func (w *writer) finish(ctx context.Context, s Submission) (*NewMessage, error) 
 	}
 	m.Body, m.Checksum = w.buf, w.sum
 	if w.stage != nil {
-		m.Staged = true
+		m.Staged, m.Encoding = true, w.stage.Encoding()
 		if err := w.stage.Keep(m.Message.ID); err != nil {
 			return nil, fmt.Errorf("message body: %w", err)
 		}
@@ -107,6 +117,7 @@ func (w *writer) Abort() {
 	}
 	w.ended = true
 	w.buf = nil
+	w.leave()
 	if w.stage != nil {
 		w.stage.Discard()
 	}

@@ -57,12 +57,11 @@ const (
 	info     = "tabard queue body 1"
 )
 
-var (
-	// ErrDamaged means that what is stored is not what was written.
-	ErrDamaged = errors.New("stored body is damaged")
-	// ErrNoKey means that the key of an encrypted body is not at hand.
-	ErrNoKey = sealing.ErrNoKey
-)
+// ErrDamaged means that what is stored is not what was written.
+var ErrDamaged = errors.New("stored body is damaged")
+
+// NoKeyError means that the key of an encrypted body is not at hand.
+type NoKeyError = sealing.NoKeyError
 
 // Options say how bodies are written, and with which keys they are read.
 type Options struct {
@@ -135,6 +134,17 @@ func (e Encoding) Key() string {
 // known reports whether this version knows the encoding.
 func (e Encoding) known() bool {
 	return e == encodingOf(strings.HasPrefix(string(e), wordZstd), e.Key()) && !strings.Contains(e.Key(), "+")
+}
+
+// HasKey reports whether it has a master key.
+func (c *Coder) HasKey(id string) bool { return c.ring.Has(id) }
+
+// Keys are the ids of the master keys that it has, the newest first.
+func (c *Coder) Keys() []string {
+	if c.ring == nil {
+		return nil
+	}
+	return c.ring.IDs()
 }
 
 // Encoding is how this Coder stores what shrinks.

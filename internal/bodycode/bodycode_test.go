@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"strings"
 	"testing"
 
 	"tabard/internal/sealing"
@@ -274,7 +273,7 @@ func TestKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range []*Coder{coder(t, false, both), readOnly} {
-		if b, err := decode(c, stored, e, 7, 500); err != nil || !bytes.Equal(b, text(500)) {
+		if b, err := decode(c, stored, e, 7, 500); err != nil || !bytes.Equal(b, text(500)) || !c.HasKey(e.Key()) {
 			t.Errorf("by a ring with its key: %v", err)
 		}
 	}
@@ -283,7 +282,7 @@ func TestKeys(t *testing.T) {
 	}
 	for _, c := range []*Coder{coder(t, true, nil), coder(t, true, ring(t, nil))} {
 		_, err := decode(c, stored, e, 7, 500)
-		if !errors.Is(err, ErrNoKey) || errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), old.IDs()[0]) {
+		if missing := (*NoKeyError)(nil); !errors.As(err, &missing) || missing.ID != old.IDs()[0] || errors.Is(err, ErrDamaged) || c.HasKey(e.Key()) {
 			t.Errorf("without its key: %v", err)
 		}
 	}

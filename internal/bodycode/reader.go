@@ -31,7 +31,7 @@ type chunk struct {
 func (k chunk) length() int64 { return int64(k.head & lengthMask) }
 
 // NewReader opens the stored form, of storedSize bytes, of the body of message id,
-// which has size bytes. ErrNoKey: it is encrypted under a key that is missing;
+// which has size bytes. NoKeyError: it is encrypted under a key that is missing;
 // ErrDamaged: it cannot be what was written. That what it returns is what was written
 // is known when all of it has been read.
 func (c *Coder) NewReader(stored io.ReaderAt, storedSize int64, e Encoding, id, size int64) (*Reader, error) {

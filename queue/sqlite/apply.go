@@ -19,6 +19,7 @@ type writer struct {
 	removeEnvelope, removeMessage *sql.Stmt
 	removeFiled, update, due      *sql.Stmt
 	hold, free, endHold           *sql.Stmt
+	recode                        *sql.Stmt
 }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
@@ -34,8 +35,8 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.begin, "BEGIN IMMEDIATE"},
 		{&w.commit, "COMMIT"},
 		{&w.rollback, "ROLLBACK"},
-		{&w.message, `INSERT INTO messages (id, sender, size, eightbit, utf8, ret, envid, session, login, helo, remote, created, checksum, file, body)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
+		{&w.message, `INSERT INTO messages (id, sender, size, eightbit, utf8, ret, envid, session, login, helo, remote, created, checksum, file, body, encoding)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.envelope, `INSERT INTO envelopes (message, n, address, recipient, orcpt, notify, action, relay, user, destination, created, expires, next, attempts, warned, held, last_error, notice, lease, tls)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, ?, ?)`},
 		{&w.removeEnvelope, "DELETE FROM envelopes WHERE message = ? AND n = ?"},
@@ -45,6 +46,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.hold, `INSERT INTO holds (id, kind, value, reason, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, value) DO UPDATE SET id = excluded.id, reason = excluded.reason, created = excluded.created`},
 		{&w.free, "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held = ?3"},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
+		{&w.recode, "UPDATE messages SET body = ?1, file = ?2, encoding = ?3 WHERE id = ?4 AND encoding = ?5 AND file IS ?6"},
 		{&w.due, "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires, ?2)), next = ?1, held = 0 WHERE message = ?3 AND n = ?4"},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
@@ -121,7 +123,12 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 	if err := w.holds(ctx, c); err != nil {
 		return nil, err
 	}
-	return w.remove(ctx, c)
+	recoded, err := w.recoded(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	gone, err = w.remove(ctx, c)
+	return append(gone, recoded...), err
 }
 
 // holds begins and ends holds.
@@ -166,7 +173,7 @@ func (w *writer) insert(ctx context.Context, m *queue.NewMessage) error {
 		}
 	}
 	if _, err := w.message.ExecContext(ctx, int64(h.ID), h.Sender, h.Size, h.EightBit, h.UTF8, h.Ret, h.EnvID, h.Session,
-		h.User, h.Helo, h.Remote, h.Created.UnixMilli(), int64(m.Checksum), name, body); err != nil {
+		h.User, h.Helo, h.Remote, h.Created.UnixMilli(), int64(m.Checksum), name, body, string(m.Encoding)); err != nil {
 		return err
 	}
 	for i := range m.Envelopes {

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"tabard/internal/bodycode"
 	"tabard/queue"
 )
 
@@ -24,51 +25,113 @@ type file struct {
 
 func (f file) Size() int64 { return f.size }
 
+// coded is a body in a file that is not stored as it is.
+type coded struct {
+	*bodycode.Reader
+	io.Closer
+}
+
 // Body implements queue.Store.
 func (s *Store) Body(ctx context.Context, id queue.MessageID) (queue.Body, error) {
 	row, err := s.reads.body(ctx, id)
-	if err != nil {
-		return nil, fmt.Errorf("body of %s: %w", id, err)
-	}
-	if !row.file.Valid {
-		if int64(len(row.body)) != row.size || queue.Checksum(0, row.body) != row.checksum {
-			return nil, fmt.Errorf("body of %s: column: %w", id, queue.ErrCorrupt)
+	var body queue.Body
+	for err == nil {
+		if body, err = s.open(id, row); !errors.Is(err, os.ErrNotExist) {
+			break
 		}
-		return column{bytes.NewReader(row.body)}, nil
-	}
-	f, err := s.files.open(row)
-	if errors.Is(err, os.ErrNotExist) {
-		// Removed since the row was read, or lost.
-		if _, again := s.reads.body(ctx, id); again != nil {
-			return nil, fmt.Errorf("body of %s: %w", id, again)
+		// Removed since the row was read, or put under another name, or lost.
+		old := row.file
+		if row, err = s.reads.body(ctx, id); err == nil && row.file == old {
+			err = fmt.Errorf("file %s: %w: %w", old.String, queue.ErrCorrupt, os.ErrNotExist)
 		}
-		err = fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("body of %s: %w", id, err)
 	}
-	return f, nil
+	return body, nil
 }
 
-// open opens the file of a row and verifies all of it.
-func (b *bodyFiles) open(row bodyRow) (queue.Body, error) {
-	f, err := os.Open(b.path(row.file.String))
+// open opens a body and verifies all of it.
+func (s *Store) open(id queue.MessageID, row bodyRow) (queue.Body, error) {
+	if row.file.Valid {
+		return s.file(id, row)
+	}
+	body, err := s.column(id, row)
+	if err != nil {
+		return nil, fmt.Errorf("column: %w", err)
+	}
+	return body, nil
+}
+
+// decode opens what is stored in another form than its own, and has read none of it.
+func (s *Store) decode(id queue.MessageID, row bodyRow, stored io.ReaderAt, size int64) (*bodycode.Reader, error) {
+	r, err := s.coder.Load().NewReader(stored, size, row.encoding, int64(id), row.size)
+	return r, damage(err)
+}
+
+// damage gives an error the identity that package queue knows it by.
+func damage(err error) error {
+	if errors.Is(err, bodycode.ErrDamaged) {
+		return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
+	}
+	return err
+}
+
+// column opens a body that is in its row.
+func (s *Store) column(id queue.MessageID, row bodyRow) (queue.Body, error) {
+	text := row.body
+	if row.encoding != "" {
+		r, err := s.decode(id, row, bytes.NewReader(row.body), int64(len(row.body)))
+		if err != nil {
+			return nil, err
+		}
+		text = make([]byte, row.size)
+		if _, err := r.ReadAt(text, 0); err != nil && len(text) > 0 {
+			return nil, damage(err)
+		}
+	}
+	if int64(len(text)) != row.size || queue.Checksum(0, text) != row.checksum {
+		return nil, queue.ErrCorrupt
+	}
+	return column{bytes.NewReader(text)}, nil
+}
+
+// file opens a body that is in a file.
+func (s *Store) file(id queue.MessageID, row bodyRow) (queue.Body, error) {
+	f, err := os.Open(s.files.path(row.file.String))
 	if err != nil {
 		return nil, err
 	}
-	if err := verify(f, row); err != nil {
+	body, err := s.inFile(id, row, f)
+	if err != nil {
 		f.Close()
 		return nil, fmt.Errorf("file %s: %w", row.file.String, err)
 	}
-	return file{f, row.size}, nil
+	return body, nil
 }
 
-func verify(f *os.File, row bodyRow) error {
+func (s *Store) inFile(id queue.MessageID, row bodyRow, f *os.File) (queue.Body, error) {
+	if row.encoding == "" {
+		return file{f, row.size}, verify(f, row)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	r, err := s.decode(id, row, f, info.Size())
+	if err == nil {
+		err = damage(verify(io.NewSectionReader(r, 0, r.Size()), row))
+	}
+	return coded{r, f}, err
+}
+
+// verify reads a whole body, and compares it with what its row says.
+func verify(r io.Reader, row bodyRow) error {
 	var sum uint32
 	var size int64
-	buf := make([]byte, 64<<10)
+	buf := make([]byte, bodycode.ChunkSize)
 	for {
-		n, err := f.Read(buf)
+		n, err := r.Read(buf)
 		sum = queue.Checksum(sum, buf[:n])
 		size += int64(n)
 		if err == io.EOF {

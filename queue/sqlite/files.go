@@ -9,6 +9,7 @@ import (
 	"strings"
 	"syscall"
 
+	"tabard/internal/bodycode"
 	"tabard/queue"
 )
 
@@ -48,7 +49,7 @@ func (b *bodyFiles) close() error { return b.lock.Close() }
 func (b *bodyFiles) path(name string) string { return filepath.Join(b.dir, name) }
 
 // sweep removes what a process left that ended between file and row.
-func (b *bodyFiles) sweep(known func(queue.MessageID) (bool, error)) error {
+func (b *bodyFiles) sweep(known func(queue.MessageID) (string, error)) error {
 	dir, err := os.Open(b.dir)
 	if err != nil {
 		return err
@@ -70,13 +71,14 @@ func (b *bodyFiles) sweep(known func(queue.MessageID) (bool, error)) error {
 	}
 }
 
-func (b *bodyFiles) sweepOne(name string, known func(queue.MessageID) (bool, error)) error {
+// known names the file that the row of a message has, if there is one.
+func (b *bodyFiles) sweepOne(name string, known func(queue.MessageID) (string, error)) error {
 	if !strings.HasPrefix(name, tempPrefix) {
-		id, n, err := queue.ParseID(name)
-		if err != nil || n >= 0 {
+		id, _, err := queue.ParseID(name)
+		if err != nil {
 			return nil // not ours
 		}
-		if ok, err := known(id); ok || err != nil {
+		if file, err := known(id); file == name || err != nil {
 			return err
 		}
 	}
@@ -96,6 +98,7 @@ type stage struct {
 	files *bodyFiles
 	f     *os.File
 	name  string
+	code  *bodycode.Writer // nil: what is written is stored as it is
 }
 
 // Stage implements queue.Store.
@@ -104,24 +107,53 @@ func (s *Store) Stage() (queue.Stage, error) {
 	if err != nil {
 		return nil, wrap(err)
 	}
-	return &stage{files: s.files, f: f, name: filepath.Base(f.Name())}, nil
+	st := &stage{files: s.files, f: f, name: filepath.Base(f.Name())}
+	if c := s.coder.Load(); !c.Plain() {
+		if st.code, err = c.NewWriter(f); err != nil {
+			st.Discard()
+			return nil, wrap(err)
+		}
+	}
+	return st, nil
+}
+
+// Encoding implements queue.Stage.
+func (s *stage) Encoding() bodycode.Encoding {
+	if s.code == nil {
+		return ""
+	}
+	return s.code.Encoding()
 }
 
 func (s *stage) Write(p []byte) (int, error) {
-	n, err := s.f.Write(p)
+	to := io.Writer(s.f)
+	if s.code != nil {
+		to = s.code
+	}
+	n, err := to.Write(p)
 	if err != nil {
 		return n, wrap(err)
 	}
 	return n, nil
 }
 
-// Keep syncs file, name and directory, in this order.
-func (s *stage) Keep(id queue.MessageID) error {
+// finish ends the file, the body of a message, and syncs it.
+func (s *stage) finish(id queue.MessageID) error {
+	if s.code != nil {
+		if err := s.code.Close(int64(id)); err != nil {
+			return wrap(err)
+		}
+	}
 	if err := s.f.Sync(); err != nil {
 		return wrap(err)
 	}
-	if err := s.f.Close(); err != nil {
-		return wrap(err)
+	return wrap(s.f.Close())
+}
+
+// Keep syncs file, name and directory, in this order.
+func (s *stage) Keep(id queue.MessageID) error {
+	if err := s.finish(id); err != nil {
+		return err
 	}
 	// Linked, not renamed: a name that is taken belongs to another message.
 	if err := os.Link(s.files.path(s.name), s.files.path(id.String())); err != nil {
@@ -136,6 +168,9 @@ func (s *stage) Keep(id queue.MessageID) error {
 }
 
 func (s *stage) Discard() {
+	if s.code != nil {
+		s.code.Discard()
+	}
 	s.f.Close()
 	s.files.remove([]string{s.name})
 }

@@ -18,9 +18,11 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
 
+	"tabard/internal/bodycode"
 	"tabard/migrations"
 	"tabard/queue"
 )
@@ -46,6 +48,7 @@ type Store struct {
 	write *sql.DB
 	stmts *writer
 	reads *reader
+	coder atomic.Pointer[bodycode.Coder]
 }
 
 var _ queue.Store = (*Store)(nil)
@@ -56,6 +59,11 @@ var _ queue.Store = (*Store)(nil)
 // which also bears the lock that keeps a second process out.
 func Open(ctx context.Context, path string) (_ *Store, err error) {
 	s := &Store{path: path}
+	plain, err := bodycode.New(bodycode.Options{})
+	if err != nil {
+		return nil, err
+	}
+	s.coder.Store(plain)
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -94,7 +102,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	if s.reads, err = newReader(ctx, s.read); err != nil {
 		return wrap(err)
 	}
-	return s.files.sweep(func(id queue.MessageID) (bool, error) { return s.reads.hasFile(ctx, id) })
+	return s.files.sweep(func(id queue.MessageID) (string, error) { return s.reads.file(ctx, id) })
 }
 
 // Close ends the store. Nothing that Apply acknowledged depends on it.

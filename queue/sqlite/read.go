@@ -7,6 +7,7 @@ import (
 	"errors"
 	"time"
 
+	"tabard/internal/bodycode"
 	"tabard/internal/rpc"
 	"tabard/queue"
 )
@@ -30,6 +31,7 @@ const (
 type reader struct {
 	due, dueAt, next, of, list, count, bodyOf, fileOf *sql.Stmt
 	holds, held, backlog                              *sql.Stmt
+	encodings, encoded, plain                         *sql.Stmt
 }
 
 func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
@@ -44,13 +46,16 @@ func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 		{&r.of, "SELECT " + columns + from + "WHERE e.message = ? ORDER BY e.n"},
 		{&r.list, "SELECT " + columns + from + "WHERE (e.message, e.n) > (?, ?) ORDER BY e.message, e.n LIMIT ?"},
 		{&r.count, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM envelopes)"},
-		{&r.bodyOf, "SELECT size, checksum, file, body FROM messages WHERE id = ?"},
+		{&r.bodyOf, "SELECT size, checksum, file, body, encoding FROM messages WHERE id = ?"},
 		{&r.holds, "SELECT id, kind, value, reason, created FROM holds ORDER BY id"},
 		{&r.held, "SELECT held, count(*) FROM envelopes WHERE held > 0 GROUP BY held"},
 		// last_error is that of the row with the least next.
 		{&r.backlog, `SELECT destination, action, count(*), sum(held > 0), min(next), last_error FROM envelopes
 			WHERE relay = 1 GROUP BY destination, action ORDER BY count(*) DESC LIMIT ?`},
-		{&r.fileOf, "SELECT count(*) FROM messages WHERE id = ? AND file IS NOT NULL"},
+		{&r.encodings, encodingsQuery},
+		{&r.encoded, encodedQuery},
+		{&r.plain, plainQuery},
+		{&r.fileOf, "SELECT file FROM messages WHERE id = ? AND file IS NOT NULL"},
 	} {
 		var err error
 		if *p.stmt, err = db.PrepareContext(ctx, p.text); err != nil {
@@ -62,7 +67,7 @@ func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
 
 func (r *reader) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.list, r.count, r.bodyOf, r.fileOf, r.holds, r.held, r.backlog} {
+	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.list, r.count, r.bodyOf, r.fileOf, r.holds, r.held, r.backlog, r.encodings, r.encoded, r.plain} {
 		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
@@ -162,19 +167,23 @@ type bodyRow struct {
 	checksum uint32
 	file     sql.NullString
 	body     []byte
+	encoding bodycode.Encoding
 }
 
 func (r *reader) body(ctx context.Context, id queue.MessageID) (bodyRow, error) {
 	var b bodyRow
-	err := r.bodyOf.QueryRowContext(ctx, int64(id)).Scan(&b.size, &b.checksum, &b.file, &b.body)
+	err := r.bodyOf.QueryRowContext(ctx, int64(id)).Scan(&b.size, &b.checksum, &b.file, &b.body, &b.encoding)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, rpc.ErrNotFound
 	}
 	return b, wrap(err)
 }
 
-func (r *reader) hasFile(ctx context.Context, id queue.MessageID) (bool, error) {
-	var n int
-	err := r.fileOf.QueryRowContext(ctx, int64(id)).Scan(&n)
-	return n > 0, wrap(err)
+// file names the file of a message's body; it is empty when there is none.
+func (r *reader) file(ctx context.Context, id queue.MessageID) (name string, err error) {
+	err = r.fileOf.QueryRowContext(ctx, int64(id)).Scan(&name)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return name, wrap(err)
 }
