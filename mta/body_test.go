@@ -2,12 +2,15 @@ package mta
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -224,4 +227,45 @@ func testLMTP(t *testing.T, w *world, p *peer) {
 	res = w.deliver(job(2, "a@example.org", "b@example.org"))
 	wantResult(t, res[0], queue.Delivered, 250)
 	wantResult(t, res[1], queue.Deferred, 0, "may arrive twice")
+}
+
+// slowConn is one whose reader takes so many bytes a second.
+type slowConn struct {
+	net.Conn
+	rate int
+}
+
+// Read implements net.Conn.
+func (c slowConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	<-time.After(time.Duration(n) * time.Second / time.Duration(c.rate))
+	return n, err
+}
+
+// A server may take its time for each block, but not for ever for all of them.
+func TestSlowBody(t *testing.T) {
+	for _, offer := range []string{"8BITMIME", "CHUNKING"} {
+		for rate, want := range map[int]queue.Outcome{bodyRate * 2: queue.Delivered, bodyRate / 2: queue.Deferred} {
+			synctest.Test(t, func(t *testing.T) {
+				p := newPeer(t)
+				p.ehlo = []string{offer}
+				w := hostileWorld(t, func(context.Context, string, string, string) (net.Conn, error) {
+					ours, theirs := net.Pipe()
+					p.wg.Go(func() { p.serve(slowConn{theirs, rate}) })
+					return ours, nil
+				})
+				w.start()
+				j := job(1, "x@example.org")
+				j.Body = []byte(strings.Repeat(strings.Repeat("x", 78)+"\r\n", 5000))
+				j.Message.Size = int64(len(j.Body))
+				w.stream(&j, 16<<10)
+				began := time.Now()
+				r := w.deliver(j)[0]
+				limit := 3*time.Minute + time.Duration(j.Message.Size)*time.Second/bodyRate
+				if took := time.Since(began); r.Outcome != want || took > limit+time.Minute || want == queue.Deferred && !strings.Contains(r.Text, "took less than 1000 bytes/s") {
+					t.Errorf("%s, %d bytes/s: after %v %+v", offer, rate, took, r)
+				}
+			})
+		}
+	}
 }

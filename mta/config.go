@@ -130,7 +130,7 @@ type Timeouts struct {
 	Command  time.Duration // EHLO, STARTTLS, AUTH, MAIL, RCPT, RSET; default 5 min
 	TLS      time.Duration // handshake and verification; default 1 min
 	Data     time.Duration // reply to DATA; default 2 min
-	Block    time.Duration // one write of the body; default 3 min
+	Block    time.Duration // one write of the body, and what all take beyond a millisecond for each byte; default 3 min
 	End      time.Duration // reply to the final dot; default 10 min
 	Quit     time.Duration // default 10 s
 	Idle     time.Duration // how long an unused connection is kept; default 10 s

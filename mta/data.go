@@ -84,6 +84,8 @@ func (t *transaction) data(ctx context.Context) {
 
 // copyBody writes the message to its end.
 func (t *transaction) copyBody(ctx context.Context) error {
+	t.conn.beginBody(t.size())
+	defer t.conn.endBody()
 	out := t.conn.out
 	if t.chunking {
 		fmt.Fprintf(out, "BDAT %d LAST\r\n", t.size())

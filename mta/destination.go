@@ -42,8 +42,8 @@ func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destinat
 		d.domain = ""
 	}
 	d.other = otherSource(&route)
-	d.key = fmt.Sprintf("%q %q [%s] %q %q %q %t %t %t %t %q", action, d.domain, strings.Join(urls, ","),
-		d.helo, route.Source, d.other, route.TLS, route.NoVerify, route.Present, route.InsecureAuth, route.BackupMX)
+	d.key = fmt.Sprintf("%q %q [%s] %q %q %q %t %t %t %t %q %q", action, d.domain, strings.Join(urls, ","),
+		d.helo, route.Source, d.other, route.TLS, route.NoVerify, route.Present, route.InsecureAuth, route.BackupMX, d.own)
 	return d
 }
 

@@ -3,8 +3,10 @@ package mta
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -14,10 +16,20 @@ import (
 // not used: it awaits each reply before it sends the next command, and has no
 // BDAT.
 type dialogue struct {
-	link *link
-	out  *bufio.Writer
-	err  error // the connection is of no more use
+	link   *link
+	out    *bufio.Writer
+	err    error         // the connection is of no more use
+	body   time.Duration // how long the server may still take for a body
+	inBody bool
 }
+
+// bodyRate is how many bytes of a body a server must take each second, beyond the
+// first Timeouts.Block. RFC 5321 section 4.5.3.2.5 gives three minutes to each
+// block and no end to all: a server that takes a block every three minutes would
+// keep its place for days.
+const bodyRate = 1000
+
+var errSlow = fmt.Errorf("the server took less than %d bytes/s", bodyRate)
 
 // Bounds of one group: what is on its way in both directions fits the buffers of
 // any two systems, so that neither side waits for the other (RFC 2920 section 3.1).
@@ -32,17 +44,39 @@ var (
 )
 
 func newDialogue(l *link) *dialogue {
-	return &dialogue{link: l, out: bufio.NewWriterSize(blockWriter{l}, 16<<10)}
+	c := &dialogue{link: l}
+	c.out = bufio.NewWriterSize(blockWriter{c}, 16<<10)
+	return c
 }
 
-// blockWriter gives every write of its own a deadline.
-type blockWriter struct{ link *link }
+// beginBody bounds the time that the server takes for the writes of a body, of so
+// many bytes, until endBody. Time that we need to read it does not count.
+func (c *dialogue) beginBody(size int64) {
+	c.inBody = true
+	c.body = c.link.timeouts.Block + time.Duration(size)*(time.Second/bodyRate)
+}
+
+func (c *dialogue) endBody() { c.inBody = false }
+
+// blockWriter gives every write of its own a deadline, within that of a body.
+type blockWriter struct{ c *dialogue }
 
 func (w blockWriter) Write(p []byte) (int, error) {
-	if err := w.link.conn.SetWriteDeadline(time.Now().Add(w.link.timeouts.Block)); err != nil {
+	c := w.c
+	began, patience := time.Now(), c.link.timeouts.Block
+	if c.inBody {
+		patience = min(patience, c.body)
+	}
+	if err := c.link.conn.SetWriteDeadline(began.Add(patience)); err != nil {
 		return 0, err
 	}
-	return w.link.conn.Write(p)
+	n, err := c.link.conn.Write(p)
+	if c.inBody {
+		if c.body -= time.Since(began); c.body <= 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+			err = errSlow
+		}
+	}
+	return n, err
 }
 
 // fail makes the connection useless for the first reason there is.

@@ -3,6 +3,7 @@ package mta
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -142,6 +143,30 @@ func TestFailuresPerSession(t *testing.T) {
 	}
 	if p.connections() != 3 {
 		t.Errorf("%d connections", p.connections())
+	}
+}
+
+// Domains that share a relay host have each its own limits, whichever came first,
+// and share them where they have none of their own.
+func TestLimitsOfDomainsOverOneRelay(t *testing.T) {
+	m := New(Config{
+		Hostname: "us", Limits: Limits{Messages: 50},
+		ForDomain: map[string]Limits{"own.example": {PerDestination: 2, Messages: 7}, "other.example": {PerDestination: 3}},
+	}, nil, nil)
+	route := lookup.Route{Hosts: []lookup.RelayURL{{Host: "smart.example", Port: "25"}}}
+	most := make(map[string]int)
+	lanes := make(map[*lane]bool)
+	for range 2 {
+		for _, domain := range []string{"own.example", "a.example", "other.example", "b.example"} {
+			l, fail := m.lane(t.Context(), m.destinationOf("out", domain, route))
+			if fail != nil {
+				t.Fatal(fail.text)
+			}
+			most[domain], lanes[l] = l.most, true
+		}
+	}
+	if want := map[string]int{"own.example": 2, "a.example": 20, "other.example": 3, "b.example": 20}; !maps.Equal(most, want) || len(lanes) != 3 {
+		t.Errorf("%v in %d lanes, want %v", most, len(lanes), want)
 	}
 }
 
