@@ -15,12 +15,13 @@ type idlers struct {
 	mu     sync.Mutex
 	closed bool
 	byKey  map[string][]*session
-	order  *list.List // of *session, the one that came first in front
+	order  *list.List               // of *session, the one that came first in front
+	news   map[string]chan struct{} // closed when a session of a destination is put, or has ended
 	ending sync.WaitGroup
 }
 
 func newIdlers(most int) *idlers {
-	return &idlers{most: most, byKey: make(map[string][]*session), order: list.New()}
+	return &idlers{most: most, byKey: make(map[string][]*session), order: list.New(), news: make(map[string]chan struct{})}
 }
 
 // list returns the sessions of a destination, the one that was used last at the
@@ -50,12 +51,40 @@ func (p *idlers) put(s *session) {
 	s.timer = time.AfterFunc(s.dest.limits.KeepAlive, func() { p.expire(s) })
 	p.byKey[s.dest.key] = append(p.byKey[s.dest.key], s)
 	s.place = p.order.PushBack(s)
+	p.tell(s.dest.key)
 	if p.order.Len() > p.most {
 		oldest := p.order.Front().Value.(*session)
 		p.drop(oldest)
 		p.end(oldest)
 	}
 	p.mu.Unlock()
+}
+
+// watch returns a channel that is closed when the next session of a destination is
+// put, or has ended.
+func (p *idlers) watch(key string) <-chan struct{} {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c := p.news[key]
+	if c == nil {
+		c = make(chan struct{})
+		p.news[key] = c
+	}
+	return c
+}
+
+// wake tells those who watch a destination.
+func (p *idlers) wake(key string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.tell(key)
+}
+
+func (p *idlers) tell(key string) {
+	if c := p.news[key]; c != nil {
+		close(c)
+		delete(p.news, key)
+	}
 }
 
 // end says goodbye without making the caller wait for the answer.

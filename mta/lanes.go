@@ -27,8 +27,8 @@ type lanes struct {
 	line  int // how many may wait in a lane
 	mu    sync.Mutex
 	byKey map[string]*lane
-	known map[string]knownLane // by destination
-	up    map[string]int       // sessions that are open, by destination
+	known map[string]knownLane  // by destination
+	up    map[string][]*session // that are open, by destination
 }
 
 type knownLane struct {
@@ -70,7 +70,7 @@ type ticket struct {
 func newLanes(line int) *lanes {
 	return &lanes{
 		now: time.Now, line: line, byKey: make(map[string]*lane),
-		known: make(map[string]knownLane), up: make(map[string]int),
+		known: make(map[string]knownLane), up: make(map[string][]*session),
 	}
 }
 
@@ -216,35 +216,44 @@ func (s *lanes) window(l *lane, dest string) int {
 	return max(1, part+part/4)
 }
 
-// opened counts a session of a destination. ended must follow once, with the
-// lane that it returns.
-func (s *lanes) opened(dest string) *lane {
+// opened notes a session and its lane. ended must follow once.
+func (s *lanes) opened(sn *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.up[dest]++
-	l := s.known[dest].lane
-	if l != nil {
-		l.sessions++
+	dest := sn.dest.key
+	s.up[dest] = append(s.up[dest], sn)
+	if sn.lane = s.known[dest].lane; sn.lane != nil {
+		sn.lane.sessions++
 	}
-	return l
 }
 
-func (s *lanes) ended(dest string, l *lane) {
+func (s *lanes) ended(sn *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.up[dest]--; s.up[dest] <= 0 {
+	dest := sn.dest.key
+	if s.up[dest] = slices.DeleteFunc(s.up[dest], func(one *session) bool { return one == sn }); len(s.up[dest]) == 0 {
 		delete(s.up, dest)
 	}
-	if l != nil {
-		l.sessions--
+	if sn.lane != nil {
+		sn.lane.sessions--
 	}
 }
 
-// served reports whether a destination has an open session.
-func (s *lanes) served(dest string) bool {
+// open returns the sessions of a destination, those in use included.
+func (s *lanes) open(dest string) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.up[dest] > 0
+	return slices.Clone(s.up[dest])
+}
+
+// strained notes that a destination's servers did not take a further session. begun
+// is when it was tried.
+func (s *lanes) strained(dest string, begun time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := s.known[dest].lane; l != nil {
+		l.learn(begun, trouble, s.now())
+	}
 }
 
 func (l *lane) empty() bool { return len(l.jobs) == 0 && l.sessions == 0 }

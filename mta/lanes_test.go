@@ -73,28 +73,6 @@ func TestLimitAdapts(t *testing.T) {
 	}
 }
 
-// A server that does not take one more connection gets no more, and the mail is
-// not put off for it: it goes over those that there are.
-func TestNoFurtherSession(t *testing.T) {
-	w, p := relayWorld(t)
-	g := newGate()
-	p.on(".", g.hold)
-	w.start()
-	first := w.flood(1, "x@example.org")[0]
-	<-g.in
-	p.on("", say("421 4.7.0 too many connections from you"))
-	r := w.one("y@example.org")
-	if r.Outcome != queue.Returned || r.Window != 1 {
-		t.Errorf("result %+v", r)
-	}
-	close(g.open)
-	wantResult(t, w.queue.await(t, first.Envelopes[0].ID), queue.Delivered, 250)
-	wantResult(t, w.one("y@example.org"), queue.Delivered, 250)
-	if n := p.connections(); n != 2 {
-		t.Errorf("%d connections", n)
-	}
-}
-
 // What a destination demands in vain says nothing about others at the same place.
 func TestLaneOfDemands(t *testing.T) {
 	for f, want := range map[fault]mood{

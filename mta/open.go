@@ -103,6 +103,7 @@ func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string
 	for o, again := h.policy.first(h.port), true; again; {
 		if s, ref = m.attempt(ctx, d, h, addr, o); ref == nil {
 			m.penalties.good(place)
+			s.places = append(s.places, place)
 			return s, nil
 		}
 		if ctx.Err() != nil {
@@ -143,6 +144,9 @@ func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string,
 		}
 	default:
 		m.penalties.good(place)
+	}
+	if s != nil {
+		s.places = append(s.places, place)
 	}
 	return s, ref
 }

@@ -95,10 +95,6 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (res
 			}
 		}
 		if fail != nil {
-			if fail.mood == down && m.lanes.served(d.key) {
-				// Not one more, but those that we have.
-				fail, worst = returned("no further session: "+fail.text), max(worst, trouble)
-			}
 			return append(results, m.failAll(job, todo, fail)...), max(worst, fail.mood)
 		}
 		for len(todo) > 0 && s.usable() {
@@ -143,7 +139,11 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 	if s := m.reuse(stop, d); s != nil {
 		return s, nil
 	}
+	begun := time.Now()
 	s, fail := m.open(stop, d)
+	if fail != nil {
+		s, fail = m.spare(stop, d, begun, fail)
+	}
 	if stop.Err() == nil {
 		return s, fail
 	}
@@ -158,13 +158,19 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 // of several, the one that was used last.
 func (m *MTA) reuse(ctx context.Context, d *destination) *session {
 	for _, s := range slices.Backward(m.idle.list(d.key)) {
-		p, err := decide(ctx, s.host, d.parties(s.host))
-		if err == nil && p.permits(s.channel) == nil && m.paused(s.host) == nil && m.idle.claim(s) {
+		if p, ok := m.suits(ctx, d, s); ok && m.idle.claim(s) {
 			s.host.policy = p
 			return s
 		}
 	}
 	return nil
+}
+
+// suits reports whether the message in hand may go over a session, and by which
+// policy; not whether it is free.
+func (m *MTA) suits(ctx context.Context, d *destination, s *session) (policy, bool) {
+	p, err := decide(ctx, s.host, d.parties(s.host))
+	return p, err == nil && p.permits(s.channel) == nil && m.paused(s.host) == nil
 }
 
 // done keeps a session for the next message, or ends it. What became of this one

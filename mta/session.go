@@ -21,7 +21,8 @@ type session struct {
 	lane     *lane // nil: it was forgotten meanwhile
 	host     *host
 	spot     *spot
-	addr     string // IP address or path of a socket
+	addr     string   // IP address or path of a socket
+	places   []string // whose penalties do not hold any longer than it
 	channel  channel
 	conn     *dialogue
 	log      *slog.Logger
@@ -43,9 +44,9 @@ func (m *MTA) newSession(l *link, d *destination, h *host, sp *spot, addr string
 	l.bind(m.hard)
 	m.count.open.Add(1)
 	m.count.sessions.Add(1)
-	return &session{
-		mta: m, dest: d, lane: m.lanes.opened(d.key), host: h, spot: sp, addr: addr, channel: ch, conn: newDialogue(l), log: log,
-	}
+	s := &session{mta: m, dest: d, host: h, spot: sp, addr: addr, channel: ch, conn: newDialogue(l), log: log}
+	m.lanes.opened(s)
+	return s
 }
 
 // usable reports whether the session may serve another message.
@@ -81,9 +82,16 @@ func (s *session) leave(reason string, patience time.Duration) {
 	} else {
 		reason = s.conn.err.Error()
 	}
+	if s.conn.err == nil && s.messages > 0 {
+		// What was refused meanwhile was one more than this.
+		for _, place := range s.places {
+			s.mta.penalties.good(place)
+		}
+	}
 	s.conn.close()
 	s.spot.end()
-	s.mta.lanes.ended(s.dest.key, s.lane)
+	s.mta.lanes.ended(s)
+	s.mta.idle.wake(s.dest.key)
 	s.mta.count.open.Add(-1)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)
 }
