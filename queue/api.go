@@ -1,13 +1,32 @@
 // Package queue holds accepted messages until each recipient is delivered,
 // bounced or removed.
 //
-// A message is durable before its 250: Enqueue and Writer.Commit return only
-// after the transaction that holds the body and every envelope is on disk.
-// Whatever waits for the disk shares the next transaction (committer). The
-// outcome of an attempt is durable before Done returns, and the bounce that a
-// failure owes is stored in the transaction that removes the failed envelope:
-// at no instant is a recipient in neither. After a crash a delivery whose outcome
-// was not recorded is tried again.
+// A message is durable before its 250. In this order:
+//
+//  1. A body of up to InlineBody bytes stays in memory. A larger one is written to
+//     a temporary file of the store as it comes (Stage), with its checksum counted.
+//  2. At the end of the data that file is synced, closed and linked to the id of the
+//     message; the temporary name is removed, and the directory synced (Stage.Keep).
+//  3. One transaction has the message, its body if that is small, where its file is
+//     if not, the checksum, and every envelope. Whatever waits for the disk shares
+//     it (committer). It is synced before it counts as committed (Store.Apply).
+//  4. Enqueue or Writer.Commit returns, and smtpd says 250.
+//
+// A failure before the end of 3 is an error, which costs the client a 4xx, and
+// leaves neither row nor file. A crash before it leaves a file without a row at
+// worst, which the next start removes; never a row without its file. A crash
+// between 3 and 4 leaves a message that the client sends again.
+//
+// The outcome of an attempt is durable before Done returns, and the bounce that a
+// failure owes is stored in the transaction that removes the failed envelope: at no
+// instant is a recipient in neither. A body's file goes after the transaction that
+// removes its row. After a crash a delivery whose outcome was not recorded is tried
+// again. The checksum of a body is verified whenever it is read from the store.
+//
+// A failed sync, or a database that is found damaged, is the end of the store
+// (ErrBroken): it refuses everything, Run returns, and the process ends, to be
+// started again by the supervisor on what is durable. A full disk is an error that
+// heals (rpc.ErrNoSpace, 452).
 //
 // Only what is due is in memory (active): at most Options.MaxActive envelopes,
 // each destination with its share. New mail goes there straight from its

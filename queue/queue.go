@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -85,7 +86,8 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 }
 
 // Run schedules until ctx ends. Results of jobs that workers still have are
-// taken until Close. It runs once.
+// taken until Close. It runs once. ErrBroken: the store has failed, and nothing
+// goes on before it is opened anew.
 func (q *Queue) Run(ctx context.Context) error {
 	defer q.stop()
 	defer context.AfterFunc(ctx, q.stop)()
@@ -96,9 +98,23 @@ func (q *Queue) Run(ctx context.Context) error {
 	}
 	q.active.mu.Unlock()
 	q.goWhile(func() { q.actions.follow(q.ctx) })
+	q.goWhile(q.watchStore)
 	q.kick()
 	q.runScan(q.ctx)
+	if err := q.store.Writable(); errors.Is(err, ErrBroken) {
+		q.log.Error("queue storage failed: nothing more is taken or delivered until it is opened anew", "error", err)
+		return err
+	}
 	return ctx.Err()
+}
+
+// watchStore ends the queue when its store has failed.
+func (q *Queue) watchStore() {
+	select {
+	case <-q.store.Broken():
+		q.stop()
+	case <-q.ctx.Done():
+	}
 }
 
 // kick sees to it that what was routed goes on.

@@ -17,6 +17,12 @@ var (
 	ErrConflict = errors.New("conflicts with what is stored")
 	// ErrCorrupt means that what was read is not what was written.
 	ErrCorrupt = errors.New("corrupt")
+	// ErrBroken means that a sync failed, or that the database turned out to be
+	// damaged: what was written may be gone without another sign. The store does
+	// nothing more; whoever opens it anew finds what is durable.
+	ErrBroken = errors.New("storage failed; it must be opened anew")
+	// ErrReadOnly means that the store is open for inspection only.
+	ErrReadOnly = errors.New("read-only")
 )
 
 // Store keeps messages and envelopes durably, in one dialect of SQL each. All
@@ -30,6 +36,11 @@ type Store interface {
 	Apply(ctx context.Context, changes []*Change) error
 	// Stage begins a body that is too large for a column.
 	Stage() (Stage, error)
+	// Writable returns why nothing can be stored, ErrBroken or ErrReadOnly; nil:
+	// it can.
+	Writable() error
+	// Broken is closed when Writable becomes ErrBroken.
+	Broken() <-chan struct{}
 	// Due returns envelopes that may be tried, in order of their Cursor.
 	Due(ctx context.Context, q DueQuery) ([]Stored, error)
 	// Next returns the earliest next attempt after t; zero when there is none.

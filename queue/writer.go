@@ -81,7 +81,9 @@ func (w *writer) Commit(ctx context.Context, s Submission) error {
 	if err == nil {
 		err = w.queue.insert(ctx, m)
 	}
-	if err != nil && w.stage != nil {
+	// A transaction whose sync failed may be found complete by the next process:
+	// then its body must be there.
+	if err != nil && w.stage != nil && !errors.Is(err, ErrBroken) {
 		w.stage.Discard()
 	}
 	return err

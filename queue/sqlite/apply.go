@@ -14,6 +14,8 @@ type writer struct {
 	conn *sql.Conn
 	all  []*sql.Stmt
 
+	unfolded int // pages in the log
+
 	begin, commit, rollback       *sql.Stmt
 	message, envelope             *sql.Stmt
 	removeEnvelope, removeMessage *sql.Stmt
@@ -69,12 +71,17 @@ func (w *writer) close() error {
 
 // Apply implements queue.Store.
 func (s *Store) Apply(ctx context.Context, changes []*queue.Change) error {
+	if err := s.Writable(); err != nil {
+		return err
+	}
 	ctx = context.WithoutCancel(ctx)
 	gone, err := s.stmts.apply(ctx, changes)
 	if err != nil {
-		return fmt.Errorf("queue database %s: %w", s.path, wrap(err))
+		return fmt.Errorf("queue database %s: %w", s.path, s.health.judge(err))
 	}
 	s.files.remove(gone)
+	// The changes are durable, whatever becomes of this.
+	s.fold(ctx)
 	return nil
 }
 

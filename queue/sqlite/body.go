@@ -19,7 +19,7 @@ func (column) Close() error { return nil }
 
 // file is a body that was kept in a file.
 type file struct {
-	*os.File
+	diskFile
 	size int64
 }
 
@@ -66,11 +66,11 @@ func (s *Store) open(id queue.MessageID, row bodyRow) (queue.Body, error) {
 // decode opens what is stored in another form than its own, and has read none of it.
 func (s *Store) decode(id queue.MessageID, row bodyRow, stored io.ReaderAt, size int64) (*bodycode.Reader, error) {
 	r, err := s.coder.Load().NewReader(stored, size, row.encoding, int64(id), row.size)
-	return r, damage(err)
+	return r, decoded(err)
 }
 
-// damage gives an error the identity that package queue knows it by.
-func damage(err error) error {
+// decoded gives an error the identity that package queue knows it by.
+func decoded(err error) error {
 	if errors.Is(err, bodycode.ErrDamaged) {
 		return fmt.Errorf("%w: %w", queue.ErrCorrupt, err)
 	}
@@ -87,7 +87,7 @@ func (s *Store) column(id queue.MessageID, row bodyRow) (queue.Body, error) {
 		}
 		text = make([]byte, row.size)
 		if _, err := r.ReadAt(text, 0); err != nil && len(text) > 0 {
-			return nil, damage(err)
+			return nil, decoded(err)
 		}
 	}
 	if int64(len(text)) != row.size || queue.Checksum(0, text) != row.checksum {
@@ -98,7 +98,7 @@ func (s *Store) column(id queue.MessageID, row bodyRow) (queue.Body, error) {
 
 // file opens a body that is in a file.
 func (s *Store) file(id queue.MessageID, row bodyRow) (queue.Body, error) {
-	f, err := os.Open(s.files.path(row.file.String))
+	f, err := s.files.disk.Open(s.files.path(row.file.String))
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +110,7 @@ func (s *Store) file(id queue.MessageID, row bodyRow) (queue.Body, error) {
 	return body, nil
 }
 
-func (s *Store) inFile(id queue.MessageID, row bodyRow, f *os.File) (queue.Body, error) {
+func (s *Store) inFile(id queue.MessageID, row bodyRow, f diskFile) (queue.Body, error) {
 	if row.encoding == "" {
 		return file{f, row.size}, verify(f, row)
 	}
@@ -120,7 +120,7 @@ func (s *Store) inFile(id queue.MessageID, row bodyRow, f *os.File) (queue.Body,
 	}
 	r, err := s.decode(id, row, f, info.Size())
 	if err == nil {
-		err = damage(verify(io.NewSectionReader(r, 0, r.Size()), row))
+		err = decoded(verify(io.NewSectionReader(r, 0, r.Size()), row))
 	}
 	return coded{r, f}, err
 }

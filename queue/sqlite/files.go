@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"tabard/internal/bodycode"
+	"tabard/internal/rpc"
 	"tabard/queue"
 )
 
@@ -21,12 +22,14 @@ const (
 
 // bodyFiles is the directory of bodies that are too large for a column.
 type bodyFiles struct {
-	dir  string
-	lock *os.File
+	dir    string
+	lock   *os.File
+	disk   disk
+	health *health
 }
 
 // openBodyFiles makes the directory and locks it against other processes.
-func openBodyFiles(dir string) (*bodyFiles, error) {
+func openBodyFiles(dir string, d disk, h *health) (*bodyFiles, error) {
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
 		return nil, err
 	}
@@ -41,15 +44,18 @@ func openBodyFiles(dir string) (*bodyFiles, error) {
 		}
 		return nil, fmt.Errorf("lock %s: %w", lock.Name(), err)
 	}
-	return &bodyFiles{dir: dir, lock: lock}, syncDir(filepath.Dir(dir))
+	return &bodyFiles{dir: dir, lock: lock, disk: d, health: h}, nil
 }
-
-func (b *bodyFiles) close() error { return b.lock.Close() }
 
 func (b *bodyFiles) path(name string) string { return filepath.Join(b.dir, name) }
 
 // sweep removes what a process left that ended between file and row.
 func (b *bodyFiles) sweep(known func(queue.MessageID) (string, error)) error {
+	return b.each(func(name string) error { return b.sweepOne(name, known) })
+}
+
+// each calls f with every name in the directory, until it fails.
+func (b *bodyFiles) each(f func(name string) error) error {
 	dir, err := os.Open(b.dir)
 	if err != nil {
 		return err
@@ -64,7 +70,7 @@ func (b *bodyFiles) sweep(known func(queue.MessageID) (string, error)) error {
 			return err
 		}
 		for _, name := range names {
-			if err := b.sweepOne(name, known); err != nil {
+			if err := f(name); err != nil {
 				return err
 			}
 		}
@@ -82,28 +88,31 @@ func (b *bodyFiles) sweepOne(name string, known func(queue.MessageID) (string, e
 			return err
 		}
 	}
-	return os.Remove(b.path(name))
+	return b.disk.Remove(b.path(name))
 }
 
 // remove takes bodies away whose rows are gone. One that stays behind is an
 // orphan, which the next start removes.
 func (b *bodyFiles) remove(names []string) {
 	for _, name := range names {
-		_ = os.Remove(b.path(name))
+		_ = b.disk.Remove(b.path(name))
 	}
 }
 
 // stage is a body being written.
 type stage struct {
 	files *bodyFiles
-	f     *os.File
+	f     diskFile
 	name  string
 	code  *bodycode.Writer // nil: what is written is stored as it is
 }
 
 // Stage implements queue.Store.
 func (s *Store) Stage() (queue.Stage, error) {
-	f, err := os.CreateTemp(s.files.dir, tempPrefix) // mode 0600
+	if err := s.Writable(); err != nil {
+		return nil, err
+	}
+	f, err := s.files.disk.CreateTemp(s.files.dir, tempPrefix)
 	if err != nil {
 		return nil, wrap(err)
 	}
@@ -145,26 +154,35 @@ func (s *stage) finish(id queue.MessageID) error {
 		}
 	}
 	if err := s.f.Sync(); err != nil {
-		return wrap(err)
+		if err = wrap(err); errors.Is(err, rpc.ErrNoSpace) {
+			// The file system found out late that it is full. Nothing relies on
+			// this file yet, and it goes.
+			return err
+		}
+		return s.files.health.judge(synced(err))
 	}
 	return wrap(s.f.Close())
 }
 
 // Keep syncs file, name and directory, in this order.
 func (s *stage) Keep(id queue.MessageID) error {
+	b := s.files
+	if err := b.health.check(); err != nil {
+		return err
+	}
 	if err := s.finish(id); err != nil {
 		return err
 	}
 	// Linked, not renamed: a name that is taken belongs to another message.
-	if err := os.Link(s.files.path(s.name), s.files.path(id.String())); err != nil {
+	if err := b.disk.Link(b.path(s.name), b.path(id.String())); err != nil {
 		if errors.Is(err, os.ErrExist) {
 			return fmt.Errorf("body of %s: %w", id, queue.ErrConflict)
 		}
 		return wrap(err)
 	}
-	_ = os.Remove(s.files.path(s.name))
+	_ = b.disk.Remove(b.path(s.name))
 	s.name = id.String()
-	return wrap(syncDir(s.files.dir))
+	return b.health.judge(synced(b.disk.SyncDir(b.dir)))
 }
 
 func (s *stage) Discard() {
@@ -173,14 +191,4 @@ func (s *stage) Discard() {
 	}
 	s.f.Close()
 	s.files.remove([]string{s.name})
-}
-
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	return errors.Join(err, d.Close())
 }

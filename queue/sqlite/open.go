@@ -1,12 +1,14 @@
 // Package sqlite keeps a queue in one SQLite database, with bodies larger than
 // queue.InlineBody as files beside it.
 //
-// What leads to a 250, in order: a large body is written to a temporary file in
-// messages/, synced, renamed to the message's id, and the directory synced; then
-// one transaction (write-ahead log, synchronous=FULL: synced before COMMIT
-// returns) holds the message and every envelope. A file whose row never came is
-// removed at the next start; a row is never without its file. Files go after
-// the transaction that removes their row.
+// Package queue says in which order things become durable. Here a body's file is
+// written as messages/tmp-*, linked to the message's id once it is synced, and the
+// directory synced then; the transaction is in the write-ahead log, which
+// synchronous=FULL syncs before COMMIT returns.
+//
+// A store whose sync failed, or whose database turns out to be damaged, does
+// nothing more (health); Open checks what a process left that did not end cleanly
+// (mark), and writes anew what the log holds.
 package sqlite
 
 import (
@@ -17,7 +19,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 
 	_ "modernc.org/sqlite" // the driver "sqlite"
@@ -35,30 +36,41 @@ const (
 	walLimit = 64 << 20
 	// readers bounds the connections that read.
 	readers = 4
-	// checkAllBelow is the largest database, in bytes, that is checked whole at
-	// start; of a larger one only the schedule is, so that it starts in time.
-	checkAllBelow = 256 << 20
 )
 
 // Store is a queue.Store on SQLite.
 type Store struct {
-	path  string
-	files *bodyFiles
-	read  *sql.DB
-	write *sql.DB
-	stmts *writer
-	reads *reader
-	coder atomic.Pointer[bodycode.Coder]
+	path   string
+	under  under
+	health *health
+	files  *bodyFiles
+	read   *sql.DB
+	write  *sql.DB
+	stmts  *writer
+	reads  *reader
+	coder  atomic.Pointer[bodycode.Coder]
 }
 
 var _ queue.Store = (*Store)(nil)
 
+// under is what a store stands on. Tests have one that fails.
+type under struct {
+	disk disk
+	vfs  string // of SQLite; empty: its own
+}
+
 // Open opens the queue database at path, and creates it when there is no file.
-// A damaged database is an error that wraps queue.ErrCorrupt and names the file;
-// it is left as it is. Bodies are kept in the directory messages beside it,
-// which also bears the lock that keeps a second process out.
-func Open(ctx context.Context, path string) (_ *Store, err error) {
-	s := &Store{path: path}
+// After anything but a clean end it is checked. A damaged database is an error
+// that wraps queue.ErrCorrupt and names the file, and so is none, or an empty
+// one, where there are bodies of messages; all is left as it is. Bodies are kept
+// in the directory messages beside it, which also bears the lock that keeps a
+// second process out.
+func Open(ctx context.Context, path string) (*Store, error) {
+	return openOn(ctx, path, under{disk: system{}})
+}
+
+func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
+	s := &Store{path: path, under: u, health: newHealth()}
 	plain, err := bodycode.New(bodycode.Options{})
 	if err != nil {
 		return nil, err
@@ -66,40 +78,64 @@ func Open(ctx context.Context, path string) (_ *Store, err error) {
 	s.coder.Store(plain)
 	defer func() {
 		if err != nil {
-			s.Close()
+			if s.files != nil {
+				if !fatal(err) { // else see Close
+					err = errors.Join(err, s.closeAll())
+				}
+				err = errors.Join(err, s.files.end(err))
+			}
 			err = fmt.Errorf("queue database %s: %w", path, err)
 		}
 	}()
-	if s.files, err = openBodyFiles(filepath.Join(filepath.Dir(path), "messages")); err != nil {
+	if s.files, err = openBodyFiles(filepath.Join(filepath.Dir(path), "messages"), u.disk, s.health); err != nil {
+		return nil, err
+	}
+	if err = s.present(); err != nil {
+		return nil, err
+	}
+	before, err := s.files.begin()
+	if err != nil {
 		return nil, err
 	}
 	if err = private(path); err != nil {
 		return nil, err
 	}
-	if s.write, err = connect(path, 1); err != nil {
+	if err = synced(u.disk.SyncDir(filepath.Dir(path))); err != nil {
 		return nil, err
 	}
-	if err = s.check(ctx); err != nil {
+	if s.write, err = s.connect(1); err != nil {
+		return nil, err
+	}
+	if err = s.check(ctx, before); err != nil {
 		return nil, err
 	}
 	if _, _, err = migrations.Up(ctx, s.write, migrations.SQLite, migrations.Queue); err != nil {
 		return nil, wrap(err)
 	}
-	if s.read, err = connect(path, readers); err != nil {
+	if s.read, err = s.connect(readers); err != nil {
 		return nil, err
 	}
-	return s, s.prepare(ctx)
+	if err = s.prepare(ctx); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 // prepare ends the claims of the process before, and readies statements.
 func (s *Store) prepare(ctx context.Context) (err error) {
+	// What the log holds is written anew: the process before may have ended
+	// because a sync failed, and then what it wrote is not on disk, though the
+	// kernel shows it.
+	if _, err = checkpoint(ctx, s.write, "TRUNCATE"); err != nil {
+		return wrap(err)
+	}
 	if _, err = s.write.ExecContext(ctx, "UPDATE envelopes SET lease = NULL WHERE lease IS NOT NULL"); err != nil {
 		return wrap(err)
 	}
 	if s.stmts, err = newWriter(ctx, s.write); err != nil {
 		return wrap(err)
 	}
-	if s.reads, err = newReader(ctx, s.read); err != nil {
+	if s.reads, err = newReader(ctx, s.read, s.health); err != nil {
 		return wrap(err)
 	}
 	return s.files.sweep(func(id queue.MessageID) (string, error) { return s.reads.file(ctx, id) })
@@ -107,6 +143,22 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 
 // Close ends the store. Nothing that Apply acknowledged depends on it.
 func (s *Store) Close() error {
+	err := s.Writable()
+	if err == nil {
+		// SQLite does it, too, as its last connection closes, and tells of no error.
+		_, err = checkpoint(context.Background(), s.stmts.conn, "TRUNCATE")
+		err = s.health.judge(err)
+	}
+	if s.Writable() != nil {
+		// SQLite would fold the log as its last connection closes, from what can
+		// no longer be relied on. The connections end with the process.
+		return errors.Join(err, s.files.end(err))
+	}
+	err = errors.Join(err, s.closeAll())
+	return errors.Join(err, s.files.end(err))
+}
+
+func (s *Store) closeAll() error {
 	var errs []error
 	if s.stmts != nil {
 		errs = append(errs, s.stmts.close())
@@ -118,9 +170,6 @@ func (s *Store) Close() error {
 		if db != nil {
 			errs = append(errs, db.Close())
 		}
-	}
-	if s.files != nil {
-		errs = append(errs, s.files.close())
 	}
 	return errors.Join(errs...)
 }
@@ -135,16 +184,19 @@ func private(path string) error {
 	return f.Close()
 }
 
-func connect(path string, conns int) (*sql.DB, error) {
-	abs, err := filepath.Abs(path)
+func (s *Store) connect(conns int) (*sql.DB, error) {
+	abs, err := filepath.Abs(s.path)
 	if err != nil {
 		return nil, err
 	}
 	pragmas := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
-		fmt.Sprintf("wal_autocheckpoint(%d)", checkpointPages),
+		"wal_autocheckpoint(0)", // see fold
 		fmt.Sprintf("journal_size_limit(%d)", walLimit),
 	}}
+	if s.under.vfs != "" {
+		pragmas.Set("vfs", s.under.vfs)
+	}
 	db, err := sql.Open("sqlite", "file:"+(&url.URL{Path: abs}).EscapedPath()+"?"+pragmas.Encode())
 	if err != nil {
 		return nil, err
@@ -154,36 +206,51 @@ func connect(path string, conns int) (*sql.DB, error) {
 	return db, nil
 }
 
-// check refuses a database that is damaged.
-func (s *Store) check(ctx context.Context) error {
+// present refuses to begin anew where there was a queue.
+func (s *Store) present() error {
 	info, err := os.Stat(s.path)
-	if err != nil {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	pragma := "PRAGMA quick_check(5)"
-	if info.Size() > checkAllBelow {
-		pragma = "PRAGMA quick_check(envelopes)"
+	if err == nil && info.Size() > 0 {
+		return nil
 	}
+	what := "empty"
+	if err != nil {
+		what = "missing"
+	}
+	if log, err := os.Stat(s.path + "-wal"); err == nil && log.Size() > 0 {
+		return fmt.Errorf("%w: it is %s, though there is its log %s-wal", queue.ErrCorrupt, what, s.path)
+	}
+	n, err := s.files.count()
+	if err != nil || n == 0 {
+		return err
+	}
+	return fmt.Errorf("%w: it is %s, though there are %d bodies of messages in %s: a new one would lose them", queue.ErrCorrupt, what, n, s.files.dir)
+}
+
+func (s *Store) hasTable(ctx context.Context, name string) (bool, error) {
+	var n int
+	err := s.write.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = ?", name).Scan(&n)
+	return n > 0, err
+}
+
+// faults returns what a pragma that checks finds.
+func (s *Store) faults(ctx context.Context, pragma string) ([]string, error) {
 	rows, err := s.write.QueryContext(ctx, pragma)
 	if err != nil {
-		return wrap(err)
+		return nil, err
 	}
 	defer rows.Close()
 	var faults []string
 	for rows.Next() {
 		var line string
 		if err := rows.Scan(&line); err != nil {
-			return wrap(err)
+			return nil, err
 		}
 		if line != "ok" && len(faults) < 5 {
 			faults = append(faults, line)
 		}
 	}
-	if err := rows.Err(); err != nil {
-		return wrap(err)
-	}
-	if len(faults) > 0 {
-		return fmt.Errorf("%w: %s", queue.ErrCorrupt, strings.Join(faults, "; "))
-	}
-	return nil
+	return faults, rows.Err()
 }

@@ -29,13 +29,15 @@ const (
 
 // reader is the statements that read.
 type reader struct {
+	health *health
+
 	due, dueAt, next, of, list, count, bodyOf, fileOf *sql.Stmt
 	holds, held, backlog                              *sql.Stmt
 	encodings, encoded, plain                         *sql.Stmt
 }
 
-func newReader(ctx context.Context, db *sql.DB) (*reader, error) {
-	r := &reader{}
+func newReader(ctx context.Context, db *sql.DB, h *health) (*reader, error) {
+	r := &reader{health: h}
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		text string
@@ -120,9 +122,12 @@ func millis(t time.Time) int64 {
 }
 
 func (r *reader) stored(ctx context.Context, stmt *sql.Stmt, args ...any) ([]queue.Stored, error) {
+	if err := r.health.check(); err != nil {
+		return nil, err
+	}
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
-		return nil, wrap(err)
+		return nil, r.health.judge(err)
 	}
 	defer rows.Close()
 	var all []queue.Stored
@@ -130,11 +135,11 @@ func (r *reader) stored(ctx context.Context, stmt *sql.Stmt, args ...any) ([]que
 	for rows.Next() {
 		s, err := scan(rows, messages)
 		if err != nil {
-			return nil, wrap(err)
+			return nil, r.health.judge(err)
 		}
 		all = append(all, s)
 	}
-	return all, wrap(rows.Err())
+	return all, r.health.judge(rows.Err())
 }
 
 // scan reads one row; envelopes of one message share what is known of it.
@@ -172,11 +177,14 @@ type bodyRow struct {
 
 func (r *reader) body(ctx context.Context, id queue.MessageID) (bodyRow, error) {
 	var b bodyRow
+	if err := r.health.check(); err != nil {
+		return b, err
+	}
 	err := r.bodyOf.QueryRowContext(ctx, int64(id)).Scan(&b.size, &b.checksum, &b.file, &b.body, &b.encoding)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, rpc.ErrNotFound
 	}
-	return b, wrap(err)
+	return b, r.health.judge(err)
 }
 
 // file names the file of a message's body; it is empty when there is none.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"tabard/internal/bodycode"
 	"tabard/internal/rpc"
@@ -150,13 +149,13 @@ func (s *Store) restage(id queue.MessageID, old string, clear io.Reader) (name s
 	name = fmt.Sprintf("%s.%d", id, n+2) // n is -1 for a first file
 	if err == nil {
 		// One that is there is left from a change that failed: no row has it.
-		err = wrap(os.Rename(s.files.path(st.name), s.files.path(name)))
+		err = wrap(s.files.disk.Rename(s.files.path(st.name), s.files.path(name)))
 	}
 	if err != nil {
 		st.Discard()
 		return "", "", err
 	}
-	return name, st.Encoding(), wrap(syncDir(s.files.dir))
+	return name, st.Encoding(), s.health.judge(synced(s.files.disk.SyncDir(s.files.dir)))
 }
 
 // recoded puts bodies in the places of those that they were made from, unless these

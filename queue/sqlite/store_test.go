@@ -253,18 +253,7 @@ func TestNoSpaceInTheDatabase(t *testing.T) {
 func TestOrphansAreSwept(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "queue.db")
 	s := open(t, path)
-	keep := func(id queue.MessageID) {
-		st, err := s.Stage()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := st.Write([]byte("body")); err != nil {
-			t.Fatal(err)
-		}
-		if err := st.Keep(id); err != nil {
-			t.Fatal(err)
-		}
-	}
+	keep := func(id queue.MessageID) { keepFile(t, s, id, []byte("body")) }
 	keep(1) // its row follows
 	c := put(1, "a")
 	c.Insert[0].Body, c.Insert[0].Staged = nil, true
