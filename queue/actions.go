@@ -14,12 +14,11 @@ import (
 )
 
 const (
-	actionsEvery = time.Minute     // how often a changed configuration is noticed
 	actionsPause = 5 * time.Second // after a failure, or a question in vain
 	actionsWait  = 2 * time.Second
 )
 
-// actions knows the configured actions, as of lately.
+// actions knows the configured actions. SetRules says when they have changed.
 type actions struct {
 	local lookup.Local
 	known atomic.Pointer[map[string]lookup.ActionInfo]
@@ -102,21 +101,5 @@ func (a *actions) renew(ctx context.Context) {
 	if err := a.ask(ctx); err != nil {
 		a.known.Store(nil)
 		a.asked = time.Time{}
-	}
-}
-
-// follow keeps up with the configuration until ctx ends.
-func (a *actions) follow(ctx context.Context) {
-	tick := time.NewTicker(actionsEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			a.mu.Lock()
-			_ = a.ask(ctx) // what is known stays
-			a.mu.Unlock()
-		}
 	}
 }

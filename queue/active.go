@@ -18,6 +18,7 @@ type item struct {
 	msg      *message
 	dest     *destination
 	warned   int
+	lane     Lane
 	note     *notice          // its sender is still to be told
 	last     *notice          // what the last attempt said
 	told     bool             // it counts in msg.noted
@@ -47,7 +48,8 @@ type active struct {
 	max, maxBytes, concurrency, first, probes int
 
 	items        map[EnvelopeID]*item
-	total, bytes int // admitted, their commit may still be on its way
+	total, bytes int        // admitted, their commit may still be on its way
+	lanes        [lanes]int // of total
 	leased       int
 	destinations map[string]*destination
 	pools        map[poolKey]*pool
@@ -72,15 +74,51 @@ func newActive(o Options) *active {
 
 // destination is what shares a fate: a relay action and a domain, or a user.
 type destination struct {
-	key     string
+	key    string
+	shares [lanes]share
+	leased int // jobs that workers have
+	pace
+	turn   turns // which lane is next
+	pool   *pool
+	ringed bool // waits for its turn in the pool, in the ring of lane
+	lane   Lane
+}
+
+// share is what a destination has in one lane.
+type share struct {
 	count   int  // items in memory
 	backlog bool // more of it is due in the store
 	hungry  bool // backlog will be read
-	leased  int  // jobs that workers have
-	pace
-	ready  []*item
-	pool   *pool
-	ringed bool // waits for its turn in the pool
+	ready   []*item
+}
+
+// count is how many items of d are in memory.
+func (d *destination) count() int {
+	n := 0
+	for l := range d.shares {
+		n += d.shares[l].count
+	}
+	return n
+}
+
+// best returns the best lane in which d has work; false if it has none.
+func (d *destination) best() (Lane, bool) {
+	for l := range d.shares {
+		if len(d.shares[l].ready) > 0 {
+			return Lane(l), true
+		}
+	}
+	return 0, false
+}
+
+// idle reports whether nothing of d is here or about to come.
+func (d *destination) idle() bool {
+	for l := range d.shares {
+		if s := &d.shares[l]; s.count > 0 || s.backlog || s.hungry {
+			return false
+		}
+	}
+	return d.leased == 0 && !d.ringed
 }
 
 // pace is what workers told of a destination.
@@ -107,47 +145,61 @@ func (a *active) destination(key string) *destination {
 	return d
 }
 
-// room is how many more items d may have in memory.
-func (a *active) room(d *destination) int {
+// free is how many more items a lane may have in memory.
+func (a *active) free(l Lane) int {
 	free := a.max - a.total
-	if r := free/shareDivisor - d.count; r > 0 {
+	for better := range l {
+		free -= max(0, a.max/better.keepDivisor()-a.lanes[better])
+	}
+	return max(0, free)
+}
+
+// room is how many more items d may have in memory in a lane.
+func (a *active) room(d *destination, l Lane) int {
+	free, mine := a.free(l), 0
+	for better := range l + 1 {
+		mine += d.shares[better].count
+	}
+	if r := free/shareDivisor - mine; r > 0 {
 		return r
 	}
-	if d.count == 0 && free > 0 {
+	if d.shares[l].count == 0 && free > 0 {
 		return 1
 	}
 	return 0
 }
 
 // roomy reports whether d has room for enough that reading for it is worth it.
-func (a *active) roomy(d *destination) bool {
-	r := a.room(d)
-	return r > 0 && (d.count == 0 || r >= a.max/shareDivisor/4)
+func (a *active) roomy(d *destination, l Lane) bool {
+	r := a.room(d, l)
+	return r > 0 && (d.shares[l].count == 0 || r >= a.max/shareDivisor/4)
 }
 
 // admit counts one more item for the destination key, or refuses for lack of
 // room.
-func (a *active) admit(key string) *destination {
+func (a *active) admit(key string, l Lane) *destination {
 	d := a.destination(key)
-	if a.room(d) == 0 {
+	if a.room(d, l) == 0 {
 		a.forget(d)
 		return nil
 	}
-	d.count++
+	d.shares[l].count++
+	a.lanes[l]++
 	a.total++
 	return d
 }
 
 // expel takes back an admission.
-func (a *active) expel(d *destination) {
-	d.count--
+func (a *active) expel(d *destination, l Lane) {
+	d.shares[l].count--
+	a.lanes[l]--
 	a.total--
 	a.forget(d)
 }
 
 // forget drops a destination of which nothing is known.
 func (a *active) forget(d *destination) {
-	if d.count == 0 && !d.backlog && !d.hungry && d.leased == 0 && !d.ringed {
+	if d.idle() {
 		delete(a.destinations, d.key)
 		if d.pace != (pace{}) {
 			a.remember(d)
@@ -185,7 +237,7 @@ func (a *active) leave(it *item) {
 	if a.scanning {
 		a.left[it.env.ID] = struct{}{}
 	}
-	a.expel(it.dest)
+	a.expel(it.dest, it.lane)
 }
 
 // handed notes that an item needs its message's body in memory no more.

@@ -139,7 +139,7 @@ func (q *Queue) retry(ctx context.Context, rows []Stored) (Retried, error) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	q.stored(change.DueAt)
+	q.storedAny(change.DueAt)
 	done.Due += change.Affected
 	return done, nil
 }

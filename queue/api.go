@@ -115,13 +115,27 @@ type Message struct {
 	UTF8        bool      `json:"utf8"`         // SMTPUTF8 was given
 	RequireTLS  bool      `json:"require_tls"`  // REQUIRETLS was given (RFC 8689)
 	TLSOptional bool      `json:"tls_optional"` // the header has TLS-Required: No
-	Ret         string    `json:"ret"`          // DSN RET: "FULL", "HDRS" or empty
-	EnvID       string    `json:"envid"`        // DSN ENVID
-	Session     string    `json:"session"`      // id of the session that brought it, for logs
-	User        string    `json:"user"`         // authenticated submitter
-	Helo        string    `json:"helo"`
-	Remote      string    `json:"remote"` // address of the peer as text
-	Created     time.Time `json:"created"`
+	// Priority is MT-PRIORITY (RFC 6710), MinPriority to MaxPriority.
+	Priority int `json:"priority"`
+	// Release is when the first attempt is due (FUTURERELEASE, RFC 4865); zero: at
+	// once. The time of the envelopes begins then.
+	Release   time.Time `json:"release,omitzero"`
+	DeliverBy DeliverBy `json:"deliver_by,omitzero"`
+	Ret       string    `json:"ret"`     // DSN RET: "FULL", "HDRS" or empty
+	EnvID     string    `json:"envid"`   // DSN ENVID
+	Session   string    `json:"session"` // id of the session that brought it, for logs
+	User      string    `json:"user"`    // authenticated submitter
+	Helo      string    `json:"helo"`
+	Remote    string    `json:"remote"` // address of the peer as text
+	Created   time.Time `json:"created"`
+}
+
+// DeliverBy is when a message is to be delivered, and what else happens then (RFC
+// 2852): it is returned, or its sender is told that it is late.
+type DeliverBy struct {
+	Time   time.Time `json:"time"`   // zero: whenever it can be
+	Notify bool      `json:"notify"` // by-mode N: go on, and tell the sender; else R: return it
+	Trace  bool      `json:"trace"`  // by-trace: the sender is told when it is relayed
 }
 
 // Envelope is one final recipient of a message.
@@ -133,8 +147,8 @@ type Envelope struct {
 	Notify    string     `json:"notify"`    // DSN NOTIFY, comma-separated upper case, or empty
 	Action    string     `json:"action"`
 	Relay     bool       `json:"relay"`
-	User      string     `json:"user"` // local user
-	Created   time.Time  `json:"created"`
+	User      string     `json:"user"`    // local user
+	Created   time.Time  `json:"created"` // when the time of its schedule began: it came, or was released
 	Expires   time.Time  `json:"expires"`
 	Attempts  int        `json:"attempts"`
 	Next      time.Time  `json:"next"`       // next attempt
@@ -202,6 +216,7 @@ type Result struct {
 	Relayed   bool      // delivered to an SMTP server that takes over DSN duty (RFC 3461 5.2.2)
 	NotBefore time.Time // Deferred: no attempt before, zero: the schedule's own
 	Hold      int64     // Paused: the id of the Hold
+	KeepsTime bool      // delivered to an SMTP server that goes on with DeliverBy
 	Servers   string    // relay: what the destination's mail goes to, "host:port ..."
 	Source    string    // relay: the address it is sent from, empty: the kernel's choice
 	Window    int       // how many jobs of its destination the worker wants at once from now on; 0: it does not say

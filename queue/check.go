@@ -3,6 +3,7 @@ package queue
 import (
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"tabard/internal/rpc"
@@ -14,6 +15,8 @@ const (
 	maxText       = 512
 	maxORCPT      = 500 // RFC 3461 section 4.2
 	maxEnvID      = 100 // RFC 3461 section 4.4
+	// maxWish is more than nine digits of seconds, twice: RFC 4865 and RFC 2852 have no more.
+	maxWish = 70 * 365 * 24 * time.Hour
 )
 
 // check refuses what would break a log line, a header or the schedule.
@@ -27,6 +30,12 @@ func (s *Submission) check() error {
 	}
 	if m.Ret != "" && m.Ret != "FULL" && m.Ret != "HDRS" {
 		return fmt.Errorf("%w: RET %.20q", rpc.ErrInvalid, m.Ret)
+	}
+	if m.Priority < MinPriority || m.Priority > MaxPriority {
+		return fmt.Errorf("%w: priority %d", rpc.ErrInvalid, m.Priority)
+	}
+	if far := time.Now().Add(maxWish); m.Release.After(far) || m.DeliverBy.Time.After(far) {
+		return fmt.Errorf("%w: to be released at %v and delivered by %v, which is too far away", rpc.ErrInvalid, m.Release, m.DeliverBy.Time)
 	}
 	err := checkTexts([]text{
 		{"sender", m.Sender, maxText}, {"ENVID", m.EnvID, maxEnvID}, {"session", m.Session, maxText},

@@ -65,6 +65,12 @@ func (d *dsn) status(o *out) {
 		o.field("Received-From-MTA", from)
 	}
 	o.field("Arrival-Date", d.message.Created.Format(time.RFC1123Z))
+	if by := d.message.DeliverBy.Time; !by.IsZero() { // RFC 2852
+		o.field("Deliver-By-Date", by.Format(time.RFC1123Z))
+	}
+	if at := d.message.Release; at.After(d.message.Created) { // RFC 4865
+		o.field("Future-Release-Request", "until; "+at.UTC().Format(time.RFC3339))
+	}
 	for _, it := range d.items {
 		o.line("")
 		recipientFields(o, it)

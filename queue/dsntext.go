@@ -82,6 +82,8 @@ func (d *dsn) story(it *item) []string {
 		all = append(all, "It was handed to a server that sends no such reports. You may not be told how it goes on from there.")
 	case n.Kind == kindExpanded:
 		all = append(all, "It was delivered to this address and sent on to all of its members. You will be told only if that fails.")
+	case n.Expired && n.Enhanced == statusTooLate:
+		all = append(all, "It was to be delivered by "+d.message.DeliverBy.Time.Format(time.RFC1123Z)+", or else returned.")
 	case n.Expired:
 		all = append(all, "It was tried until "+it.env.Expires.Format(time.RFC1123Z)+", which is as long as mail is tried.")
 	}

@@ -36,8 +36,11 @@ func (q *Queue) prepare(ctx context.Context, s Submission, size int64) (*NewMess
 	// What is stored in milliseconds is in memory, too.
 	now := time.Now().Truncate(time.Millisecond)
 	m.Message.Created, m.Message.Size = now, size
+	if m.Message.Release.Before(now) {
+		m.Message.Release = now
+	}
 	for i := range s.Recipients {
-		m.Envelopes[i] = q.envelope(ctx, &s.Recipients[i], EnvelopeID{m.Message.ID, i}, now)
+		m.Envelopes[i] = q.envelope(ctx, &m.Message, &s.Recipients[i], i)
 	}
 	if s.Message.Sender != "" {
 		m.reportExpansions()
@@ -45,19 +48,25 @@ func (q *Queue) prepare(ctx context.Context, s Submission, size int64) (*NewMess
 	return m, nil
 }
 
-func (q *Queue) envelope(ctx context.Context, r *Envelope, id EnvelopeID, now time.Time) NewEnvelope {
+func (q *Queue) envelope(ctx context.Context, m *Message, r *Envelope, n int) NewEnvelope {
 	info := q.actions.get(ctx, r.Action)
 	ttl := info.TTL
 	if ttl <= 0 {
 		ttl = q.rules.Load().TTL
 	}
+	begin := m.Release.Truncate(time.Millisecond)
+	expires := begin.Add(ttl)
+	if by := m.DeliverBy; !by.Time.IsZero() && !by.Notify && by.Time.Before(expires) {
+		expires = by.Time
+	}
 	return NewEnvelope{
 		Envelope: Envelope{
-			ID: id, Address: r.Address, Recipient: r.Recipient, ORCPT: r.ORCPT, Notify: r.Notify,
+			ID: EnvelopeID{m.ID, n}, Address: r.Address, Recipient: r.Recipient, ORCPT: r.ORCPT, Notify: r.Notify,
 			Action: r.Action, Relay: r.Relay, User: r.User,
-			Created: now, Expires: now.Add(ttl), Next: now,
+			Created: begin, Expires: expires, Next: begin,
 		},
 		Destination: destinationKey(r, info.Host),
+		Lane:        m.Lane(),
 	}
 }
 
@@ -108,13 +117,16 @@ func (q *Queue) admit(m *NewMessage) []*item {
 	a.mu.Lock()
 	for i := range m.Envelopes {
 		e := &m.Envelopes[i]
-		// Behind what waits on disk for the same destination, not before it.
-		if d := a.destinations[e.Destination]; d != nil && d.backlog {
+		if e.Next.After(m.Message.Created) {
 			continue
 		}
-		if d := a.admit(e.Destination); d != nil {
+		// Behind what waits on disk for the same destination, not before it.
+		if d := a.destinations[e.Destination]; d != nil && d.shares[e.Lane].backlog {
+			continue
+		}
+		if d := a.admit(e.Destination, e.Lane); d != nil {
 			e.Claimed = true
-			it := &item{env: e.Envelope, msg: msg, dest: d, claimed: true}
+			it := &item{env: e.Envelope, msg: msg, dest: d, lane: e.Lane, claimed: true}
 			it.note, it.last = parseNotice(e.Notice)
 			items = append(items, it)
 		}
@@ -137,7 +149,7 @@ func (q *Queue) expel(items []*item) {
 	q.active.mu.Lock()
 	defer q.active.mu.Unlock()
 	for _, it := range items {
-		q.active.expel(it.dest)
+		q.active.expel(it.dest, it.lane)
 		q.active.release(it.msg)
 		q.freed(it.dest)
 	}
@@ -169,8 +181,12 @@ func (q *Queue) inserted(m *NewMessage, items []*item) {
 		q.route(it)
 	}
 	for i := range m.Envelopes {
-		if e := &m.Envelopes[i]; !e.Claimed {
-			q.waits(e.Destination, e.Next)
+		switch e := &m.Envelopes[i]; {
+		case e.Claimed:
+		case e.Next.After(m.Message.Created):
+			q.stored(e.Lane, e.Next)
+		default:
+			q.waits(e.Destination, e.Lane, e.Next)
 		}
 	}
 	a.mu.Unlock()

@@ -50,6 +50,7 @@ func (m *NewMessage) expanded(x expansion) NewEnvelope {
 			ORCPT: x.orcpt, Notify: x.notify, Created: first.Created, Expires: first.Expires, Next: first.Next,
 		},
 		Destination: destinationKey(&Envelope{}, false),
+		Lane:        first.Lane,
 		Notice:      n.encode(),
 	}
 }

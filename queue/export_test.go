@@ -31,7 +31,9 @@ func (q *Queue) Ready(uid int) int {
 	n := 0
 	for _, d := range q.active.destinations {
 		if d.pool != nil && d.pool.key.uid == uid {
-			n += len(d.ready)
+			for _, s := range d.shares {
+				n += len(s.ready)
+			}
 		}
 	}
 	return n

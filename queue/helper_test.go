@@ -26,6 +26,7 @@ type local struct {
 	gone     map[string]bool
 	bounces  map[string]lookup.RecipientReply
 	resolved int
+	learned  int                 // questions for actions
 	actions  []lookup.ActionInfo // more of them
 	hold     chan struct{}       // if set, Actions answers when it is closed
 }
@@ -68,6 +69,7 @@ func (l *local) Actions(context.Context) ([]lookup.ActionInfo, error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.learned++
 	if l.down != nil {
 		return nil, l.down
 	}
@@ -75,6 +77,13 @@ func (l *local) Actions(context.Context) ([]lookup.ActionInfo, error) {
 		{Name: "out", Relay: true}, {Name: "smart", Relay: true, Host: true}, {Name: "box"},
 		{Name: "brief", Relay: true, TTL: time.Hour},
 	}, l.actions...), nil
+}
+
+// asked is how often anything was asked.
+func (l *local) asked() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.resolved + l.learned
 }
 
 func (l *local) set(f func(*local)) {

@@ -247,13 +247,15 @@ func (q *Queue) findHold(kind HoldKind, value string) int {
 func (q *Queue) sweep(h *Hold) {
 	var held []*item
 	for _, d := range q.active.destinations {
-		d.ready = slices.DeleteFunc(d.ready, func(it *item) bool {
-			if s := newSubject(&it.env, it.msg.Sender); it.dropped || !h.holds(&s) {
-				return false
-			}
-			held = append(held, it)
-			return true
-		})
+		for l := range d.shares {
+			d.shares[l].ready = slices.DeleteFunc(d.shares[l].ready, func(it *item) bool {
+				if s := newSubject(&it.env, it.msg.Sender); it.dropped || !h.holds(&s) {
+					return false
+				}
+				held = append(held, it)
+				return true
+			})
+		}
 	}
 	for _, p := range q.active.pools {
 		p.clear()
@@ -288,7 +290,7 @@ func (q *Queue) suspend(items []*item, h *Hold) {
 		q.active.mu.Lock()
 		for _, it := range items {
 			q.leave(it)
-			q.stored(it.env.Next) // in case it was released meanwhile
+			q.stored(it.lane, it.env.Next) // in case it was released meanwhile
 		}
 		q.active.mu.Unlock()
 		q.kick()
@@ -321,7 +323,7 @@ func (q *Queue) Release(ctx context.Context, kind HoldKind, value string) (int, 
 		return 0, err
 	}
 	a.mu.Lock()
-	q.stored(change.DueAt)
+	q.storedAny(change.DueAt)
 	a.mu.Unlock()
 	q.log.Info("queue release", "kind", string(h.Kind), "value", h.Value, "envelopes", change.Affected)
 	return change.Affected, nil

@@ -3,6 +3,7 @@ package queue
 import (
 	"context"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 
 	"tabard/internal/bodycode"
@@ -28,6 +29,9 @@ type Options struct {
 	TTL           time.Duration   // how long a message is tried, unless its action says otherwise
 	Retry         []time.Duration // pauses after the 1st, 2nd, ... attempt, the last one repeated; empty: quadratic
 	WarnIntervals []time.Duration // ages at which the sender is told of a delay; nil: DefaultWarn, empty: never
+
+	// Jitter returns what chance adds to a pause: from 0 to most. nil: chance decides.
+	Jitter func(most time.Duration) time.Duration
 
 	MaxActive   int // envelopes in memory
 	MaxBytes    int // bytes of bodies in memory that wait for their first attempt
@@ -60,6 +64,9 @@ func (o Options) filled() Options {
 	}
 	if o.WarnIntervals == nil {
 		o.WarnIntervals = []time.Duration{DefaultWarn}
+	}
+	if o.Jitter == nil {
+		o.Jitter = func(most time.Duration) time.Duration { return rand.N(most + 1) }
 	}
 	if o.MaxActive <= 0 {
 		o.MaxActive = DefaultMaxActive

@@ -25,10 +25,11 @@ type poolKey struct {
 type pool struct {
 	key      poolKey
 	gid      int
-	rings    [2][]*destination // with work, below their limit, in order of turn: proven ones, and others
-	turn     int               // which ring is next
-	probing  int               // jobs in flight that were handed out by the second ring
-	probes   int               // how many of those there may be
+	rings    [2]ring // of proven destinations, and of others
+	turn     int     // which ring is next
+	laneTurn turns   // which lane
+	probing  int     // jobs in flight that were handed out by the second ring
+	probes   int     // how many of those there may be
 	waiters  []chan struct{}
 	workers  int
 	attached chan struct{} // closed and replaced when a worker comes
@@ -44,11 +45,41 @@ func (a *active) pool(key poolKey) *pool {
 	return p
 }
 
-// ready puts an item where workers find it.
+// ring is destinations with work, below their limit, in order of turn: each in the
+// best lane of its work.
+type ring [lanes][]*destination
+
+func (r *ring) waits() bool {
+	for l := range r {
+		if len(r[l]) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *ring) remove(d *destination) {
+	i := slices.Index(r[d.lane], d)
+	r[d.lane] = slices.Delete(r[d.lane], i, i+1)
+}
+
+// ready puts an item where workers find it: behind those of its lane that are not of
+// lower priority.
 func (a *active) ready(it *item, p *pool) {
 	it.dest.pool = p
-	it.dest.ready = append(it.dest.ready, it)
+	s := &it.dest.shares[it.lane]
+	i := len(s.ready)
+	for i > 0 && s.ready[i-1].msg.Priority < it.msg.Priority {
+		i--
+	}
+	s.ready = slices.Insert(s.ready, i, it)
 	a.offer(it.dest)
+}
+
+// works reports whether d has something for workers.
+func (d *destination) works() bool {
+	_, ok := d.best()
+	return ok
 }
 
 // mailboxJobs is how many deliveries to one mailbox may be in flight.
@@ -75,22 +106,29 @@ func (d *destination) ring() int {
 
 // offer gives d a turn when it has work and may have more in flight.
 func (a *active) offer(d *destination) {
-	if d.ringed || len(d.ready) == 0 || d.leased >= a.limit(d) {
+	lane, ok := d.best()
+	if !ok || d.ringed && d.lane <= lane || d.leased >= a.limit(d) {
 		return
 	}
-	d.ringed = true
-	d.pool.rings[d.ring()] = append(d.pool.rings[d.ring()], d)
+	ring := &d.pool.rings[d.ring()]
+	if d.ringed {
+		ring.remove(d)
+	}
+	d.ringed, d.lane = true, lane
+	ring[lane] = append(ring[lane], d)
 	d.pool.signal()
 }
 
 // clear takes destinations without work out of their turn: what comes for them next
 // may be for another pool.
 func (p *pool) clear() {
-	for i, ring := range p.rings {
-		p.rings[i] = slices.DeleteFunc(ring, func(d *destination) bool {
-			d.ringed = len(d.ready) > 0
-			return !d.ringed
-		})
+	for i := range p.rings {
+		for l, list := range p.rings[i] {
+			p.rings[i][l] = slices.DeleteFunc(list, func(d *destination) bool {
+				d.ringed = d.works()
+				return !d.ringed
+			})
+		}
 	}
 }
 
@@ -98,7 +136,7 @@ func (p *pool) clear() {
 // not answered yet share a part of what may be in flight: however many of them
 // are dead, the others find room.
 func (p *pool) open(ring int) bool {
-	return len(p.rings[ring]) > 0 && (ring == 0 || p.probing < p.probes)
+	return p.rings[ring].waits() && (ring == 0 || p.probing < p.probes)
 }
 
 // next returns the ring whose turn it is, of those that are open; -1 if none is.
@@ -127,9 +165,8 @@ func (a *active) heard(d *destination, r *Result) {
 		d.proven = false
 	}
 	if now := d.ring(); d.ringed && now != was {
-		i := slices.Index(d.pool.rings[was], d)
-		d.pool.rings[was] = slices.Delete(d.pool.rings[was], i, i+1)
-		d.pool.rings[now] = append(d.pool.rings[now], d)
+		d.pool.rings[was].remove(d)
+		d.pool.rings[now][d.lane] = append(d.pool.rings[now][d.lane], d)
 		d.pool.signal()
 	}
 }
@@ -172,12 +209,14 @@ type lease struct {
 func (a *active) take(p *pool, max, size int) [][]*item {
 	var jobs [][]*item
 	for len(jobs) < max && (len(jobs) == 0 || size < takeBytes) {
-		ring := p.next()
-		if ring < 0 {
+		n := p.next()
+		if n < 0 {
 			break
 		}
-		d := p.rings[ring][0]
-		p.rings[ring] = p.rings[ring][1:]
+		ring := &p.rings[n]
+		lane, _ := p.laneTurn.next(func(l Lane) bool { return len(ring[l]) > 0 })
+		d := ring[lane][0]
+		ring[lane] = ring[lane][1:]
 		d.ringed = false
 		if job := a.job(d); len(job) > 0 {
 			jobs = append(jobs, job)
@@ -193,13 +232,15 @@ func (a *active) take(p *pool, max, size int) [][]*item {
 // job forms the next job of a destination.
 func (a *active) job(d *destination) []*item {
 	var job []*item
-	for len(d.ready) > 0 && len(job) < maxJobEnvelopes {
-		it := d.ready[0]
+	lane, _ := d.turn.next(func(l Lane) bool { return len(d.shares[l].ready) > 0 })
+	s := &d.shares[lane]
+	for len(s.ready) > 0 && len(job) < maxJobEnvelopes {
+		it := s.ready[0]
 		if len(job) > 0 && (it.msg.ID != job[0].msg.ID || !it.env.Relay || it.forwardedFrom() != job[0].forwardedFrom()) {
 			break
 		}
-		d.ready[0] = nil
-		d.ready = d.ready[1:]
+		s.ready[0] = nil
+		s.ready = s.ready[1:]
 		if it.dropped {
 			a.handed(it.msg)
 			a.leave(it)

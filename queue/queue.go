@@ -68,7 +68,7 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 		commits: newCommitter(store),
 		actions: &actions{local: local},
 		active:  newActive(o),
-		scan:    scanState{wake: make(chan struct{}, 1)},
+		scan:    newScan(),
 		numbers: newNumbers(),
 	}
 	if err := q.loadHolds(ctx); err != nil {
@@ -97,7 +97,6 @@ func (q *Queue) Run(ctx context.Context) error {
 		q.summon(p)
 	}
 	q.active.mu.Unlock()
-	q.goWhile(func() { q.actions.follow(q.ctx) })
 	q.goWhile(q.watchStore)
 	q.kick()
 	q.runScan(q.ctx)

@@ -185,6 +185,9 @@ func (q *Queue) bounce(ctx context.Context, items []*item, targets []lookup.Targ
 }
 
 func (q *Queue) insertReport(ctx context.Context, m *NewMessage, items []*item) error {
+	for i := range m.Envelopes {
+		m.Envelopes[i].Lane = LaneLast
+	}
 	fresh := q.admit(m)
 	defer q.epochs.begin()()
 	change := q.ending(items)
@@ -218,19 +221,10 @@ func (q *Queue) ending(items []*item) *Change {
 		}
 		c.Update = append(c.Update, Update{
 			ID: it.env.ID, Attempts: it.env.Attempts, Next: it.env.Next, LastError: it.env.LastError,
-			Warned: q.warnings(&it.env, time.Now()), Notice: it.last.encode(),
+			Warned: q.warnings(it, time.Now()), Notice: it.last.encode(),
 		})
 	}
 	return c
-}
-
-// warnings is how many delay warnings an envelope has had when one is sent now.
-func (q *Queue) warnings(e *Envelope, now time.Time) int {
-	n, at := 0, q.rules.Load().WarnIntervals
-	for n < len(at) && now.Sub(e.Created) >= at[n] {
-		n++
-	}
-	return n
 }
 
 // ended lets go of envelopes after their change is durable.
@@ -245,7 +239,7 @@ func (q *Queue) ended(change *Change, items []*item) {
 		}
 		q.leave(it)
 		if it.note.Kind == kindDelayed {
-			q.stored(it.env.Next)
+			q.stored(it.lane, it.env.Next)
 		}
 	}
 }
@@ -304,7 +298,7 @@ func (q *Queue) postpone(items []*item, why error) {
 	defer a.mu.Unlock()
 	for _, it := range items {
 		q.leave(it)
-		q.stored(it.env.Next)
+		q.stored(it.lane, it.env.Next)
 	}
 }
 

@@ -26,6 +26,10 @@ const (
 	kindExpanded  = "expanded"
 )
 
+// statusTooLate is that of a message that was to be delivered by a time or returned
+// (RFC 2852): unlike other mail that expires, sending it again cannot succeed.
+const statusTooLate = "5.4.7"
+
 // notice is an outcome that the sender is still to be told of. It is stored with
 // the envelope until the report is. Without a kind it is what the last attempt said,
 // for the report that may be due when the envelope expires.
@@ -62,6 +66,9 @@ func checked(r Result) Result {
 // a persistent transient failure (RFC 3463 section 2): sending again may succeed.
 func expired(it *item) *notice {
 	n := &notice{Kind: kindFailed, Enhanced: "4.4.7", Text: it.env.LastError, At: time.Now(), Expired: true}
+	if by := &it.msg.DeliverBy; !by.Notify && by.missed(n.At) {
+		n.Enhanced = statusTooLate
+	}
 	if last := it.last; last != nil {
 		n.Code, n.Cause, n.Text, n.Remote, n.At = last.Code, last.Enhanced, last.Text, last.Remote, last.At
 	}
@@ -148,12 +155,15 @@ func (q *Queue) decide(it *item, r *Result, now time.Time) event {
 	case Deferred:
 		q.deferred(&e, now)
 	case Delivered:
-		if it.env.wants("SUCCESS") && it.msg.Sender != "" && !r.Relayed {
-			kind := kindDelivered
-			if it.env.Relay { // to a server that does not report (RFC 3461 section 5.2.2)
-				kind = kindRelayed
-			}
-			e.note = newNotice(kind, r)
+		switch {
+		case it.msg.Sender == "":
+		case it.tracesTo(r):
+			e.note = newNotice(kindRelayed, r)
+		case !it.env.wants("SUCCESS") || r.Relayed:
+		case it.env.Relay: // to a server that does not report (RFC 3461 section 5.2.2)
+			e.note = newNotice(kindRelayed, r)
+		default:
+			e.note = newNotice(kindDelivered, r)
 		}
 	default:
 		if it.env.wants("FAILURE") && it.msg.Sender != "" {
@@ -166,6 +176,14 @@ func (q *Queue) decide(it *item, r *Result, now time.Time) event {
 	return e
 }
 
+// tracesTo reports whether the sender is to be told that a message with a DeliverBy
+// was relayed: because it wants that of every server (by-trace), or because the next
+// one will not notify it when the time has passed (RFC 2852 section 4.1.4).
+func (it *item) tracesTo(r *Result) bool {
+	by := &it.msg.DeliverBy
+	return it.env.Relay && !by.Time.IsZero() && it.env.Notify != "NEVER" && (by.Trace || by.Notify && !r.KeepsTime)
+}
+
 func (q *Queue) deferred(e *event, now time.Time) {
 	it := e.it
 	env := it.env
@@ -173,20 +191,13 @@ func (q *Queue) deferred(e *event, now time.Time) {
 	env.LastError = address.OneLine(errorText(&e.result), maxErrorText)
 	e.last = newNotice("", &e.result)
 	e.update = &Update{ID: env.ID, Attempts: env.Attempts, LastError: env.LastError, Warned: it.warned, Notice: e.last.encode()}
-	if !now.Before(env.Expires) {
+	if it.over(now) {
 		// The scan or the next step finds it expired.
 		e.update.Next = now
 		return
 	}
-	rules := q.rules.Load()
-	e.update.Next = nextAttempt(&env, rules.Retry, now, e.result.NotBefore)
-	warned := it.warned
-	for warned < len(rules.WarnIntervals) && now.Sub(env.Created) >= rules.WarnIntervals[warned] {
-		warned++
-	}
-	if warned > it.warned && env.wants("DELAY") && it.msg.Sender != "" {
-		e.warn = true
-	}
+	e.update.Next = q.nextAttempt(&env, it.msg.DeliverBy, now, e.result.NotBefore)
+	e.warn = q.warns(it, now)
 }
 
 // owed keeps an envelope of which only the report is left.
@@ -287,7 +298,7 @@ func (q *Queue) follow(e *event) {
 	case e.note != nil:
 		it.note = e.note
 		q.tell(it)
-	case !time.Now().Before(it.env.Expires) && q.holdOf(&it.env, it.msg.Sender) == nil:
+	case it.over(time.Now()) && q.holdOf(&it.env, it.msg.Sender) == nil:
 		it.note = expired(it)
 		q.tell(it)
 	case e.warn:
@@ -295,6 +306,6 @@ func (q *Queue) follow(e *event) {
 		q.tell(it)
 	default:
 		q.leave(it)
-		q.stored(it.env.Next)
+		q.stored(it.lane, it.env.Next)
 	}
 }

@@ -22,7 +22,7 @@ func (q *Queue) route(it *item) {
 		q.active.handed(it.msg)
 		q.tell(it)
 	case q.held(it): // even when its time is over
-	case !time.Now().Before(it.env.Expires):
+	case it.over(time.Now()):
 		it.note = expired(it)
 		q.active.handed(it.msg)
 		q.tell(it)
@@ -98,7 +98,7 @@ func (q *Queue) resolved(it *item, d lookup.Delivery, err error) {
 
 func (q *Queue) handLocal(it *item, d *lookup.Delivery) {
 	p := q.active.pool(poolKey{uid: d.UID})
-	if it.dest.pool != nil && it.dest.pool != p && len(it.dest.ready) > 0 {
+	if it.dest.pool != nil && it.dest.pool != p && it.dest.works() {
 		q.conclude([]*item{it}, Result{Outcome: Deferred, Enhanced: "4.3.0", Text: "the user's id has changed"})
 		return
 	}
@@ -130,7 +130,7 @@ func (q *Queue) conclude(items []*item, r Result) {
 // summon asks for a worker of a user id that has work and none. Needs active.mu.
 func (q *Queue) summon(p *pool) {
 	if q.opt.Spawn == nil || !q.running || q.ctx.Err() != nil ||
-		p.key.relay || p.workers > 0 || p.spawning || len(p.rings[0]) == 0 {
+		p.key.relay || p.workers > 0 || p.spawning || !p.rings[0].waits() {
 		return
 	}
 	p.spawning = true
@@ -164,11 +164,15 @@ func (q *Queue) spawn(p *pool, uid, gid int, attached <-chan struct{}) {
 // strand defers everything that waits for a pool's workers. Needs active.mu.
 func (q *Queue) strand(p *pool, why string) {
 	var items []*item
-	for _, d := range p.rings[0] { // nobody else has strangers
-		d.ringed = false
-		items = append(items, d.ready...)
-		d.ready = nil
+	for l := range p.rings[0] { // nobody else has strangers
+		for _, d := range p.rings[0][l] {
+			d.ringed = false
+			for l := range d.shares {
+				items = append(items, d.shares[l].ready...)
+				d.shares[l].ready = nil
+			}
+		}
+		p.rings[0][l] = nil
 	}
-	p.rings[0] = nil
 	q.conclude(items, Result{Outcome: Deferred, Enhanced: "4.3.0", Text: why})
 }

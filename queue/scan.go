@@ -16,13 +16,34 @@ const (
 // scanState is where the reading of due envelopes stands. Its fields need
 // active.mu.
 type scanState struct {
-	cursor Cursor         // what is due before it is in memory, or belongs to a destination with backlog
-	ahead  bool           // there may be more to read now
-	parked bool           // there was no room to read it
-	timer  time.Time      // when the loop wakes by itself; zero: it does not
-	late   time.Time      // the earliest that became due while a query ran, which may not have seen it
-	hungry []*destination // with backlog, and room again
+	lanes  [lanes]laneState
+	hungry []hungry // with backlog, and room again
 	wake   chan struct{}
+}
+
+// laneState is the same for one lane.
+type laneState struct {
+	cursor Cursor    // what is due before it is in memory, or belongs to a destination with backlog
+	ahead  bool      // there may be more to read now
+	parked bool      // there was no room to read it
+	next   time.Time // the earliest attempt after the cursor, when that is known; zero: there is none
+	known  bool      // next holds what the store says
+	late   time.Time // the earliest that became due while a query ran, which may not have seen it
+}
+
+// hungry is a destination that has room again in a lane of which it has a backlog.
+type hungry struct {
+	*destination
+	lane Lane
+}
+
+// newScan reads every lane once, for what was due before.
+func newScan() scanState {
+	s := scanState{wake: make(chan struct{}, 1)}
+	for l := range s.lanes {
+		s.lanes[l].ahead = true
+	}
+	return s
 }
 
 func (s *scanState) poke() {
@@ -33,9 +54,9 @@ func (s *scanState) poke() {
 }
 
 // stored notes a row that is due at t, in no memory, and of a destination
-// without backlog. Needs active.mu.
-func (q *Queue) stored(t time.Time) {
-	s := &q.scan
+// without backlog in the lane. Needs active.mu.
+func (q *Queue) stored(l Lane, t time.Time) {
+	s := &q.scan.lanes[l]
 	t = t.Truncate(time.Millisecond) // as the row has it
 	switch {
 	case q.active.scanning:
@@ -45,37 +66,55 @@ func (q *Queue) stored(t time.Time) {
 	case !t.After(s.cursor.Next):
 		s.cursor = Cursor{Next: t.Add(-time.Millisecond)}
 		s.ahead = true
-		s.poke()
+		q.scan.poke()
 	case s.ahead:
-	case s.timer.IsZero() || t.Before(s.timer):
-		s.timer = t
-		s.poke()
+	case s.next.IsZero() || t.Before(s.next):
+		s.next = t
+		q.scan.poke()
+	}
+}
+
+// storedAny notes rows that are due at t, in whatever lane. Needs active.mu.
+func (q *Queue) storedAny(t time.Time) {
+	for l := range lanes {
+		q.stored(l, t)
 	}
 }
 
 // waits notes a row that is due at t, and found no room in memory. Needs
 // active.mu.
-func (q *Queue) waits(key string, t time.Time) {
-	if d := q.active.destinations[key]; d != nil && d.count > 0 {
-		d.backlog = true // its items make room as they leave
+func (q *Queue) waits(key string, l Lane, t time.Time) {
+	if d := q.active.destinations[key]; d != nil && d.count() > 0 {
+		d.shares[l].backlog = true // its items make room as they leave
 		q.freed(d)
 		return
 	}
-	q.stored(t)
+	q.stored(l, t)
 }
 
 // freed notes that d, or the memory as a whole, may have room again. Needs
 // active.mu.
 func (q *Queue) freed(d *destination) {
 	a, s := q.active, &q.scan
-	if d.backlog && !d.hungry && a.roomy(d) {
-		d.hungry = true
-		s.hungry = append(s.hungry, d)
-		s.poke()
-	}
-	if s.parked && a.max-a.total >= max(1, a.max/parkDivisor) {
-		s.parked = false
-		s.poke()
+	for l := range lanes {
+		share := &d.shares[l]
+		switch {
+		case !share.backlog || share.hungry:
+		case a.roomy(d, l):
+			share.hungry = true
+			s.hungry = append(s.hungry, hungry{d, l})
+			s.poke()
+		case d.count() == 0:
+			// The memory is full of others, and nothing of d is there that would
+			// make room as it leaves: the scan finds it again from the beginning.
+			share.backlog = false
+			q.stored(l, time.UnixMilli(0))
+			a.forget(d)
+		}
+		if lane := &s.lanes[l]; lane.parked && a.free(l) >= max(1, a.max/parkDivisor) {
+			lane.parked = false
+			s.poke()
+		}
 	}
 }
 
@@ -117,58 +156,85 @@ func (q *Queue) rest(ctx context.Context, next time.Time) {
 	}
 }
 
-// scanOnce reads once for each destination that waits for it, and once for all
-// others; it returns when there is more to do.
+// scanOnce reads once for each destination that waits for it, and once in every
+// lane for all others; it returns when there is more to do.
 func (q *Queue) scanOnce(ctx context.Context) (time.Time, error) {
 	if err := q.feed(ctx); err != nil {
 		return time.Time{}, err
 	}
-	if more, err := q.advance(ctx); err != nil || more {
-		return time.Now(), err
+	again := false
+	for l := range lanes {
+		more, err := q.advance(ctx, l)
+		if err != nil {
+			return time.Time{}, err
+		}
+		again = again || more
+	}
+	if again {
+		return time.Now(), nil
 	}
 	return q.nextWake(ctx)
 }
 
-// nextWake looks up the next attempt, unless the memory is full: then room
-// wakes the scan.
+// nextWake returns the next attempt of all lanes; zero: there is none. A lane for
+// which the memory is full has none: room wakes the scan.
 func (q *Queue) nextWake(ctx context.Context) (time.Time, error) {
-	a, s := q.active, &q.scan
-	a.mu.Lock()
-	after, ahead := s.cursor.Next, s.ahead
-	s.timer = time.Time{}
-	s.parked = ahead && a.total >= a.max
-	parked := s.parked
-	a.mu.Unlock()
-	switch {
-	case parked:
-		return time.Time{}, nil
-	case ahead:
-		return time.Now(), nil // something left meanwhile
+	var wake time.Time
+	for l := range lanes {
+		next, err := q.nextIn(ctx, l)
+		if err != nil {
+			return time.Time{}, err
+		}
+		if !next.IsZero() && (wake.IsZero() || next.Before(wake)) {
+			wake = next
+		}
 	}
-	next, err := q.store.Next(ctx, after)
+	return wake, nil
+}
+
+// nextIn asks the store for the next attempt in a lane, unless it is known.
+func (q *Queue) nextIn(ctx context.Context, l Lane) (time.Time, error) {
+	a, s := q.active, &q.scan.lanes[l]
+	a.mu.Lock()
+	after, next, ask := s.cursor.Next, s.next, !s.ahead && !s.known
+	s.parked = s.ahead && a.free(l) == 0
+	switch {
+	case s.parked:
+		next = time.Time{}
+	case s.ahead:
+		next = time.Now() // something left meanwhile
+	}
+	a.mu.Unlock()
+	if !ask {
+		return next, nil
+	}
+	next, err := q.store.Next(ctx, l, after)
 	if err != nil {
 		return time.Time{}, err
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if next.IsZero() || !s.timer.IsZero() && s.timer.Before(next) {
-		next = s.timer // noted while the store was asked
+	switch {
+	case s.ahead:
+		return time.Now(), nil // since the store was asked
+	case !next.IsZero() && (s.next.IsZero() || next.Before(s.next)):
+		s.next = next
 	}
-	s.timer = next
-	return next, nil
+	s.known = true
+	return s.next, nil
 }
 
 // feed reads for destinations whose backlog has room again.
 func (q *Queue) feed(ctx context.Context) error {
 	a := q.active
 	a.mu.Lock()
-	hungry := q.scan.hungry
+	list := q.scan.hungry
 	q.scan.hungry = nil
 	a.mu.Unlock()
-	for i, d := range hungry {
-		if err := q.feedOne(ctx, d); err != nil {
+	for i, h := range list {
+		if err := q.feedOne(ctx, h.destination, h.lane); err != nil {
 			a.mu.Lock()
-			q.scan.hungry = append(q.scan.hungry, hungry[i:]...)
+			q.scan.hungry = append(q.scan.hungry, list[i:]...)
 			a.mu.Unlock()
 			return err
 		}
@@ -176,31 +242,31 @@ func (q *Queue) feed(ctx context.Context) error {
 	return nil
 }
 
-func (q *Queue) feedOne(ctx context.Context, d *destination) error {
-	a := q.active
+func (q *Queue) feedOne(ctx context.Context, d *destination, l Lane) error {
+	a, share := q.active, &d.shares[l]
 	a.mu.Lock()
-	if a.room(d) == 0 {
-		d.hungry = false
+	if a.room(d, l) == 0 {
+		share.hungry = false
 		q.settleBacklog(d)
 		a.mu.Unlock()
 		return nil
 	}
 	// What is in memory already comes in the answer, too. Backlog is off before
 	// the query, lest a row that comes meanwhile be forgotten.
-	limit := min(a.room(d), scanLimit) + d.count
-	d.backlog = false
+	limit := min(a.room(d, l), scanLimit) + share.count
+	share.backlog = false
 	a.scanning = true
 	a.mu.Unlock()
-	rows, err := q.store.Due(ctx, DueQuery{Now: time.Now(), Destination: d.key, Limit: limit})
+	rows, err := q.store.Due(ctx, DueQuery{Lane: l, Now: time.Now(), Destination: d.key, Limit: limit})
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	d.backlog = d.backlog || err != nil || len(rows) == limit
+	share.backlog = share.backlog || err != nil || len(rows) == limit
 	q.take(rows)
 	q.endScan()
 	if err != nil {
 		return err
 	}
-	d.hungry = false
+	share.hungry = false
 	q.settleBacklog(d)
 	return nil
 }
@@ -208,21 +274,15 @@ func (q *Queue) feedOne(ctx context.Context, d *destination) error {
 // settleBacklog sees to it that a destination with backlog will be read for.
 // Needs active.mu.
 func (q *Queue) settleBacklog(d *destination) {
-	if d.backlog && d.count == 0 && q.active.room(d) == 0 {
-		// The memory is full of others, and nothing of it is there that would
-		// make room as it leaves: the scan finds it again from the beginning.
-		d.backlog = false
-		q.stored(time.UnixMilli(0))
-	}
 	q.freed(d)
 	q.active.forget(d)
 }
 
-// advance reads on from the cursor. It reports whether there is both more to
-// read and room for it.
-func (q *Queue) advance(ctx context.Context) (more bool, err error) {
-	a, s := q.active, &q.scan
-	query, ok := q.nextQuery()
+// advance reads on from the cursor of a lane, if something may be due there. It
+// reports whether there is both more to read and room for it.
+func (q *Queue) advance(ctx context.Context, l Lane) (more bool, err error) {
+	a, s := q.active, &q.scan.lanes[l]
+	query, ok := q.nextQuery(l)
 	if !ok {
 		return false, nil
 	}
@@ -239,34 +299,38 @@ func (q *Queue) advance(ctx context.Context) (more bool, err error) {
 	}
 	q.take(rows)
 	q.endScan()
-	return s.ahead && a.total < a.max, err
+	return s.ahead && a.free(l) > 0, err
 }
 
 // nextQuery begins a query for whatever there is room for.
-func (q *Queue) nextQuery() (DueQuery, bool) {
-	a, s := q.active, &q.scan
+func (q *Queue) nextQuery(l Lane) (DueQuery, bool) {
+	a, s := q.active, &q.scan.lanes[l]
 	now := time.Now().Truncate(time.Millisecond)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if now.Before(s.cursor.Next) {
-		s.cursor = Cursor{} // the clock was set back
+	if now.Before(s.cursor.Next) { // the clock was set back
+		s.cursor, s.known = Cursor{}, false
 	}
-	free := a.max - a.total
-	if free <= 0 {
+	if !s.ahead && (s.next.IsZero() || now.Before(s.next)) {
+		return DueQuery{}, false
+	}
+	free := a.free(l)
+	if free == 0 {
 		s.ahead = true
 		return DueQuery{}, false
 	}
 	a.scanning = true
-	return DueQuery{Now: now, After: s.cursor, Except: a.saturated(), Limit: min(free, scanLimit)}, true
+	s.next, s.known = time.Time{}, false // of this cursor
+	return DueQuery{Lane: l, Now: now, After: s.cursor, Except: a.saturated(l), Limit: min(free, scanLimit)}, true
 }
 
-// saturated returns the destinations without room, which are read for when
-// they have.
-func (a *active) saturated() []string {
+// saturated returns the destinations without room in a lane, which are read for
+// when they have.
+func (a *active) saturated(l Lane) []string {
 	var keys []string
 	for key, d := range a.destinations {
-		if d.backlog || a.room(d) == 0 {
-			d.backlog = true
+		if s := &d.shares[l]; s.backlog || a.room(d, l) == 0 {
+			s.backlog = true
 			keys = append(keys, key)
 		}
 	}
@@ -279,9 +343,12 @@ func (a *active) saturated() []string {
 func (q *Queue) endScan() {
 	q.active.scanning = false
 	clear(q.active.left)
-	if late := q.scan.late; !late.IsZero() {
-		q.scan.late = time.Time{}
-		q.stored(late)
+	for l := range lanes {
+		s := &q.scan.lanes[l]
+		if late := s.late; !late.IsZero() {
+			s.late = time.Time{}
+			q.stored(l, late)
+		}
 	}
 }
 
@@ -294,9 +361,9 @@ func (q *Queue) take(rows []Stored) {
 		if _, gone := a.left[r.ID]; gone || a.items[r.ID] != nil {
 			continue
 		}
-		d := a.admit(r.Destination)
+		d := a.admit(r.Destination, r.Lane)
 		if d == nil {
-			q.waits(r.Destination, r.Next)
+			q.waits(r.Destination, r.Lane, r.Next)
 			continue
 		}
 		msg := messages[r.Message]
@@ -304,7 +371,7 @@ func (q *Queue) take(rows []Stored) {
 			msg = &message{Message: *r.Message}
 			messages[r.Message] = msg
 		}
-		it := &item{env: r.Envelope, msg: msg, dest: d, warned: r.Warned}
+		it := &item{env: r.Envelope, msg: msg, dest: d, lane: r.Lane, warned: r.Warned}
 		it.note, it.last = parseNotice(r.Notice)
 		a.enter(it)
 		q.route(it)

@@ -43,8 +43,8 @@ type Store interface {
 	Broken() <-chan struct{}
 	// Due returns envelopes that may be tried, in order of their Cursor.
 	Due(ctx context.Context, q DueQuery) ([]Stored, error)
-	// Next returns the earliest next attempt after t; zero when there is none.
-	Next(ctx context.Context, t time.Time) (time.Time, error)
+	// Next returns the earliest next attempt in a lane after t; zero when there is none.
+	Next(ctx context.Context, l Lane, t time.Time) (time.Time, error)
 	// Body opens a body whose checksum it has verified. ErrCorrupt: it is not
 	// what was stored; rpc.ErrNotFound: there is no such message; a
 	// bodycode.NoKeyError: it is encrypted under a key that is not at hand.
@@ -110,6 +110,7 @@ type NewMessage struct {
 type NewEnvelope struct {
 	Envelope
 	Destination string
+	Lane        Lane
 	Notice      string
 	Claimed     bool // it is in this queue's memory: Due leaves it out until it is updated, or the store is opened again
 }
@@ -155,6 +156,7 @@ type Backlog struct {
 
 // DueQuery asks for envelopes that are due.
 type DueQuery struct {
+	Lane        Lane
 	Now         time.Time
 	After       Cursor   // where the last query ended
 	Destination string   // only this one; empty: all but Except
@@ -175,6 +177,7 @@ type Stored struct {
 	Envelope
 	Message     *Message
 	Destination string
+	Lane        Lane
 	Warned      int
 	Hold        int64 // see Update
 	Notice      string

@@ -34,13 +34,19 @@ type wireMessage struct {
 	Created  int64
 	Require  bool
 	Optional bool
+	Priority int
+	Release  int64
+	By       int64
+	ByNotify bool
+	ByTrace  bool
 }
 
 func toWireMessage(m *Message) wireMessage {
 	return wireMessage{
 		ID: int64(m.ID), Sender: m.Sender, EightBit: m.EightBit, UTF8: m.UTF8, Ret: m.Ret, EnvID: m.EnvID,
 		Session: m.Session, User: m.User, Helo: m.Helo, Remote: m.Remote, Size: m.Size, Created: toMillis(m.Created),
-		Require: m.RequireTLS, Optional: m.TLSOptional,
+		Require: m.RequireTLS, Optional: m.TLSOptional, Priority: m.Priority, Release: toMillis(m.Release),
+		By: toMillis(m.DeliverBy.Time), ByNotify: m.DeliverBy.Notify, ByTrace: m.DeliverBy.Trace,
 	}
 }
 
@@ -48,7 +54,8 @@ func (w *wireMessage) message() Message {
 	return Message{
 		ID: MessageID(w.ID), Sender: w.Sender, EightBit: w.EightBit, UTF8: w.UTF8, Ret: w.Ret, EnvID: w.EnvID,
 		Session: w.Session, User: w.User, Helo: w.Helo, Remote: w.Remote, Size: w.Size, Created: fromMillis(w.Created),
-		RequireTLS: w.Require, TLSOptional: w.Optional,
+		RequireTLS: w.Require, TLSOptional: w.Optional, Priority: w.Priority, Release: fromMillis(w.Release),
+		DeliverBy: DeliverBy{Time: fromMillis(w.By), Notify: w.ByNotify, Trace: w.ByTrace},
 	}
 }
 
@@ -184,6 +191,7 @@ type wireResult struct {
 	Hold      int64
 	Servers   string
 	Source    string
+	KeepsTime bool
 }
 
 func toWireResults(list []Result) []wireResult {
@@ -192,7 +200,7 @@ func toWireResults(list []Result) []wireResult {
 		wire[i] = wireResult{
 			Message: int64(r.ID.Message), N: r.ID.N, Outcome: r.Outcome, Code: r.Code, Enhanced: r.Enhanced,
 			Text: cut(r.Text), Remote: cut(r.Remote), Relayed: r.Relayed, NotBefore: toMillis(r.NotBefore), Window: r.Window,
-			Hold: r.Hold, Servers: cut(r.Servers), Source: cut(r.Source),
+			Hold: r.Hold, Servers: cut(r.Servers), Source: cut(r.Source), KeepsTime: r.KeepsTime,
 			Wanted: cut(r.Security.Wanted), By: cut(r.Security.By), Had: cut(r.Security.Had),
 		}
 	}
@@ -203,7 +211,7 @@ func (w *wireResult) result() Result {
 	return Result{
 		ID: EnvelopeID{MessageID(w.Message), w.N}, Outcome: w.Outcome, Code: w.Code, Enhanced: w.Enhanced,
 		Text: w.Text, Remote: w.Remote, Relayed: w.Relayed, NotBefore: fromMillis(w.NotBefore), Window: w.Window,
-		Hold: w.Hold, Servers: cut(w.Servers), Source: cut(w.Source),
+		Hold: w.Hold, Servers: cut(w.Servers), Source: cut(w.Source), KeepsTime: w.KeepsTime,
 		Security: Security{Wanted: w.Wanted, By: w.By, Had: w.Had},
 	}
 }

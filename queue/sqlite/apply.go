@@ -39,8 +39,8 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.rollback, "ROLLBACK"},
 		{&w.message, `INSERT INTO messages (id, sender, size, eightbit, utf8, ret, envid, session, login, helo, remote, created, checksum, file, body, encoding)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
-		{&w.envelope, `INSERT INTO envelopes (message, n, address, recipient, orcpt, notify, action, relay, user, destination, created, expires, next, attempts, warned, held, last_error, notice, lease, tls)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, ?, ?)`},
+		{&w.envelope, `INSERT INTO envelopes (message, n, address, recipient, orcpt, notify, action, relay, user, destination, created, expires, next, attempts, warned, held, last_error, notice, lease, tls, priority, lane, deadline, deadline_mode)
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.removeEnvelope, "DELETE FROM envelopes WHERE message = ? AND n = ?"},
 		{&w.removeMessage, "DELETE FROM messages WHERE id = ? AND file IS NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id)"},
 		{&w.removeFiled, "DELETE FROM messages WHERE id = ? AND file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
@@ -183,6 +183,7 @@ func (w *writer) insert(ctx context.Context, m *queue.NewMessage) error {
 		h.User, h.Helo, h.Remote, h.Created.UnixMilli(), int64(m.Checksum), name, body, string(m.Encoding)); err != nil {
 		return err
 	}
+	by, mode := deadline(&h.DeliverBy)
 	for i := range m.Envelopes {
 		e := &m.Envelopes[i]
 		var lease any
@@ -190,7 +191,8 @@ func (w *writer) insert(ctx context.Context, m *queue.NewMessage) error {
 			lease = int64(1)
 		}
 		if _, err := w.envelope.ExecContext(ctx, int64(h.ID), e.ID.N, e.Address, e.Recipient, e.ORCPT, e.Notify, e.Action, e.Relay, e.User,
-			e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(), e.Notice, lease, tlsWord(h)); err != nil {
+			e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(), e.Notice, lease, tlsWord(h),
+			h.Priority, int(e.Lane), by, mode); err != nil {
 			return err
 		}
 	}

@@ -14,17 +14,17 @@ import (
 
 const (
 	columns = `e.message, e.n, e.address, e.recipient, e.orcpt, e.notify, e.action, e.relay, e.user, e.destination,
-		e.created, e.expires, e.next, e.attempts, e.warned, e.held, e.last_error, e.notice, e.tls,
+		e.created, e.expires, e.next, e.attempts, e.warned, e.held, e.last_error, e.notice, e.tls, e.priority, e.lane, e.deadline, e.deadline_mode,
 		m.sender, m.size, m.eightbit, m.utf8, m.ret, m.envid, m.session, m.login, m.helo, m.remote, m.created`
 	from = " FROM envelopes e CROSS JOIN messages m ON m.id = e.message "
 	// waiting must stand in a query word for word, or the indices do not serve it.
 	waiting = "lease IS NULL AND held = 0"
 
-	dueQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND lane = 1 AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
+	dueQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND lane = ? AND next <= ? AND (next, destination, message, n) > (?, ?, ?, ?)
 		AND destination NOT IN (SELECT value FROM json_each(?)) ORDER BY next, destination, message, n LIMIT ?`
-	dueAtQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND lane = 1 AND next <= ? AND (next, message, n) > (?, ?, ?)
+	dueAtQuery = "SELECT " + columns + from + "WHERE " + waiting + ` AND destination = ? AND lane = ? AND next <= ? AND (next, message, n) > (?, ?, ?)
 		ORDER BY next, message, n LIMIT ?`
-	nextQuery = "SELECT min(next) FROM envelopes WHERE " + waiting + " AND lane = 1 AND next > ?"
+	nextQuery = "SELECT min(next) FROM envelopes WHERE " + waiting + " AND lane = ? AND next > ?"
 )
 
 // reader is the statements that read.
@@ -79,19 +79,19 @@ func (r *reader) close() error {
 func (s *Store) Due(ctx context.Context, q queue.DueQuery) ([]queue.Stored, error) {
 	after := q.After
 	if q.Destination != "" {
-		return s.reads.stored(ctx, s.reads.dueAt, q.Destination, q.Now.UnixMilli(), millis(after.Next), int64(after.ID.Message), after.ID.N, q.Limit)
+		return s.reads.stored(ctx, s.reads.dueAt, q.Destination, int(q.Lane), q.Now.UnixMilli(), millis(after.Next), int64(after.ID.Message), after.ID.N, q.Limit)
 	}
 	except, err := json.Marshal(append([]string{}, q.Except...))
 	if err != nil {
 		return nil, err
 	}
-	return s.reads.stored(ctx, s.reads.due, q.Now.UnixMilli(), millis(after.Next), after.Destination, int64(after.ID.Message), after.ID.N, string(except), q.Limit)
+	return s.reads.stored(ctx, s.reads.due, int(q.Lane), q.Now.UnixMilli(), millis(after.Next), after.Destination, int64(after.ID.Message), after.ID.N, string(except), q.Limit)
 }
 
 // Next implements queue.Store.
-func (s *Store) Next(ctx context.Context, t time.Time) (time.Time, error) {
+func (s *Store) Next(ctx context.Context, l queue.Lane, t time.Time) (time.Time, error) {
 	var next sql.NullInt64
-	if err := s.reads.next.QueryRowContext(ctx, millis(t)).Scan(&next); err != nil || !next.Valid {
+	if err := s.reads.next.QueryRowContext(ctx, int(l), millis(t)).Scan(&next); err != nil || !next.Valid {
 		return time.Time{}, wrap(err)
 	}
 	return time.UnixMilli(next.Int64), nil
@@ -148,8 +148,10 @@ func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.St
 	var m queue.Message
 	var created, expires, next, born int64
 	var tls int
+	var by int64
+	var mode string
 	err := rows.Scan(&s.ID.Message, &s.ID.N, &s.Address, &s.Recipient, &s.ORCPT, &s.Notify, &s.Action, &s.Relay, &s.User, &s.Destination,
-		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Hold, &s.LastError, &s.Notice, &tls,
+		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Hold, &s.LastError, &s.Notice, &tls, &m.Priority, &s.Lane, &by, &mode,
 		&m.Sender, &m.Size, &m.EightBit, &m.UTF8, &m.Ret, &m.EnvID, &m.Session, &m.User, &m.Helo, &m.Remote, &born)
 	if err != nil {
 		return s, err
@@ -161,6 +163,10 @@ func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.St
 	}
 	m.ID, m.Created = s.ID.Message, time.UnixMilli(born)
 	m.RequireTLS, m.TLSOptional = tls == tlsRequired, tls == tlsOptional
+	m.DeliverBy = deliverBy(by, mode)
+	if s.Created.After(m.Created) {
+		m.Release = s.Created
+	}
 	s.Message = &m
 	messages[m.ID] = &m
 	return s, nil

@@ -34,7 +34,7 @@ func put(id queue.MessageID, destinations ...string) *queue.Change {
 	for n, d := range destinations {
 		m.Envelopes = append(m.Envelopes, queue.NewEnvelope{
 			Envelope:    queue.Envelope{ID: queue.EnvelopeID{Message: id, N: n}, Address: "a@b.example", Created: epoch, Expires: epoch, Next: epoch.Add(time.Duration(n) * time.Second)},
-			Destination: d,
+			Destination: d, Lane: queue.LaneUsual,
 		})
 	}
 	return &queue.Change{Insert: []queue.NewMessage{m}}
@@ -49,6 +49,7 @@ func apply(t testing.TB, s *Store, changes ...*queue.Change) {
 
 func due(t testing.TB, s *Store, q queue.DueQuery) string {
 	t.Helper()
+	q.Lane = queue.LaneUsual
 	if q.Now.IsZero() {
 		q.Now = epoch.Add(time.Hour)
 	}
@@ -95,7 +96,7 @@ func TestDue(t *testing.T) {
 	for _, tt := range []struct{ after, want time.Time }{
 		{time.Time{}, epoch}, {epoch, epoch.Add(time.Second)}, {epoch.Add(2 * time.Second), time.Time{}},
 	} {
-		if got, err := s.Next(context.Background(), tt.after); err != nil || !got.Equal(tt.want) {
+		if got, err := s.Next(context.Background(), queue.LaneUsual, tt.after); err != nil || !got.Equal(tt.want) {
 			t.Errorf("Next(%v) = %v, %v", tt.after, got, err)
 		}
 	}
