@@ -225,6 +225,10 @@ type RecipientReply struct {
 	Text     string   `json:"text"`
 	Rule     string   `json:"rule"` // position of the rule that decided, for logs
 	Targets  []Target `json:"targets"`
+
+	// Match and Expand are how long the rules took, and all else.
+	Match  time.Duration `json:"-" cbor:"match"`
+	Expand time.Duration `json:"-" cbor:"expand"`
 }
 
 // Target is one final destination of an expanded recipient.

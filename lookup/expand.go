@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"tabard/internal/address"
 	"tabard/internal/config"
@@ -36,7 +37,8 @@ type expansion struct {
 	seen    map[string]bool
 	had     map[Target]bool
 	targets []Target
-	tracer  *tracer // nil: nobody wants to know how it went
+	tracer  *tracer       // nil: nobody wants to know how it went
+	matched time.Duration // in the rules
 }
 
 // node is an address or a local user still to be looked at.
@@ -130,7 +132,9 @@ func (x *expansion) expandAddress(ctx context.Context, n node) error {
 		return x.step(ctx, node{addr: orig, depth: n.depth + 1, back: true, from: n.from})
 	}
 	internal := x.internal || n.depth > 0
+	began := time.Now()
 	res, err := x.s.match(ctx, &subject{session: x.session, tag: x.tag, internal: internal, sender: x.sender, rcpt: n.addr, tracer: x.tracer})
+	x.matched += time.Since(began)
 	if err != nil {
 		return err
 	}

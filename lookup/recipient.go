@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"tabard/internal/address"
 )
@@ -66,6 +67,7 @@ func (s *Service) Bounce(ctx context.Context, recipient string) (RecipientReply,
 
 // expand runs an expansion from its first address and makes the reply.
 func (s *Service) expand(ctx context.Context, x *expansion, recipient string) (RecipientReply, error) {
+	began := time.Now()
 	x.s = s
 	if l, err := s.listener(x.session.Listener); err == nil {
 		x.tag = l.Tag
@@ -82,7 +84,7 @@ func (s *Service) expand(ctx context.Context, x *expansion, recipient string) (R
 	case err != nil:
 		return RecipientReply{}, fmt.Errorf("recipient %.300q: %w", recipient, err)
 	}
-	return RecipientReply{Rule: x.rule, Targets: x.targets}, nil
+	return RecipientReply{Rule: x.rule, Targets: x.targets, Match: x.matched, Expand: time.Since(began) - x.matched}, nil
 }
 
 // refuse makes the reply of a refusal. Strangers are told their own recipient

@@ -28,6 +28,8 @@ type destination struct {
 	// as far as they keep that, too.
 	tagged  bool // REQUIRETLS
 	relaxed bool // TLS-Required: No
+
+	spent queue.Times // on the job in hand
 }
 
 // destinationOf names the destination of a job whose route was just looked up.

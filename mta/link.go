@@ -21,6 +21,7 @@ type link struct {
 	timeouts *Timeouts
 	offers   map[string]string // EHLO keyword in upper case, and its parameters
 	unbind   func() bool
+	shook    time.Duration // in the TLS handshake
 }
 
 func newLink(ctx context.Context, conn net.Conn, t *Timeouts) *link {
@@ -126,7 +127,10 @@ func (l *link) handshake(ctx context.Context, cfg *tls.Config) *refusal {
 		return &refusal{fault: faultHandshake, err: err}
 	}
 	conn := tls.Client(l.conn, cfg)
-	if err := conn.HandshakeContext(ctx); err != nil {
+	began := time.Now()
+	err := conn.HandshakeContext(ctx)
+	l.shook = time.Since(began)
+	if err != nil {
 		return &refusal{fault: faultHandshake, err: fmt.Errorf("TLS handshake: %w", plainError(err))}
 	}
 	l.conn = conn

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"tabard/queue"
 )
@@ -166,17 +167,21 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	network, address, addr string, o opening) (*session, *refusal) {
 	log := m.cfg.Logger.With("session", newID())
 	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
+	began := time.Now()
 	spot, ref := m.place(ctx, d, addr)
+	d.spent.Add(queue.StepTurn, began)
 	if ref != nil {
 		log.Info("mta error", "reason", ref.brief())
 		return nil, ref
 	}
 	from := d.toward(addr)
+	began = time.Now()
 	conn, err := m.dial(ctx, from, h, network, address, addr)
 	if ctx.Err() == nil {
 		m.families.note(addr, err)
 	}
 	if err != nil {
+		d.spent.Add(queue.StepConnect, began)
 		spot.abandon()
 		log.Info("mta error", "reason", err.Error())
 		return nil, unreached(address, err)
@@ -184,6 +189,8 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	log.Info("mta connected")
 	l := newLink(ctx, conn, &m.cfg.Timeouts)
 	ch, ref := m.introduce(ctx, l, from, h, o, log)
+	d.spent.Add(queue.StepConnect, began.Add(l.shook))
+	d.spent[queue.StepTLS] += l.shook
 	if ref != nil {
 		l.close()
 		spot.end()

@@ -16,13 +16,26 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 	if len(job.Envelopes) == 0 {
 		return nil
 	}
+	began := time.Now()
 	d, fail := m.route(stop, job)
-	var l *lane
-	if fail == nil {
-		l, fail = m.lane(stop, d)
+	if fail != nil {
+		return m.failAll(job, job.Envelopes, fail.unless(stop))
 	}
+	l, fail := m.lane(stop, d)
+	d.spent.Add(queue.StepRoute, began)
+	results := m.pass(stop, l, d, fail, job)
+	for i := range results {
+		results[i].Spent = d.spent
+	}
+	return results
+}
+
+// pass takes a job through the lane of its destination.
+func (m *MTA) pass(stop context.Context, l *lane, d *destination, fail *failure, job *queue.Job) []queue.Result {
 	if fail == nil {
+		began := time.Now()
 		t, err := m.lanes.enter(stop, l, d.key)
+		d.spent.Add(queue.StepTurn, began)
 		if err == nil {
 			results, mood := m.deliver(stop, d, job)
 			m.lanes.leave(t, mood)
@@ -34,14 +47,19 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 			pause(stop, busyPause/2)
 		}
 	}
-	if stop.Err() != nil {
-		fail = returned("stopping")
-	}
-	results := m.failAll(job, job.Envelopes, fail)
+	results := m.failAll(job, job.Envelopes, fail.unless(stop))
 	if l != nil {
 		return m.told(l, d, results)
 	}
 	return results
+}
+
+// unless is the failure, if it is not for our own stop.
+func (f *failure) unless(stop context.Context) *failure {
+	if stop.Err() != nil {
+		return returned("stopping")
+	}
+	return f
 }
 
 // busyPause is after how long a job is worth another look when too many wait
@@ -102,7 +120,9 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (res
 			s.rest(stop)
 			t := s.begin(job, todo[:n], d.route.MailFrom)
 			t.signatures = signed.header
+			began := time.Now()
 			t.run(m.hard)
+			d.spent.Add(queue.StepTransfer, began)
 			if t.stale {
 				break
 			}

@@ -28,6 +28,8 @@ type item struct {
 	claimed  bool             // its row is: nobody has updated it since it was inserted
 	returns  int              // how often workers gave it back
 	deaths   int              // how often they ended with it
+	since    time.Time        // it is due, here or in the store
+	taken    time.Time        // the last worker took it
 }
 
 // message is what items of one message share.
@@ -221,6 +223,9 @@ func (a *active) remember(d *destination) {
 // enter makes an admitted item known.
 func (a *active) enter(it *item) {
 	a.items[it.env.ID] = it
+	if it.since.IsZero() {
+		it.since = it.env.Next
+	}
 	it.msg.waiting++
 	it.msg.live++
 }

@@ -161,6 +161,7 @@ type Envelope struct {
 type Submission struct {
 	Message    Message    // Size and Created are set by the queue
 	Recipients []Envelope // ID.N, Created, Expires and schedule are set by the queue
+	Spent      Times      // up to StepBody
 }
 
 // Client is what smtpd asks of the queue.
@@ -221,6 +222,7 @@ type Result struct {
 	Source    string    // relay: the address it is sent from, empty: the kernel's choice
 	Window    int       // how many jobs of its destination the worker wants at once from now on; 0: it does not say
 	Security  Security  // relay: of the connection
+	Spent     Times     // StepRoute to StepTransfer
 }
 
 // Security tells how a message travelled, or was to travel. Levels are those of
@@ -262,6 +264,11 @@ type Admin interface {
 	Holds(ctx context.Context) ([]HeldCount, error)
 	// Routes lists where relayed mail waits to go, or lately went.
 	Routes(ctx context.Context) ([]Route, error)
+	// Profile tells how long messages are in each stage.
+	Profile(ctx context.Context) (Profile, error)
+	// Trace tells the way of one of the last messages; rpc.ErrNotFound when it is
+	// not remembered.
+	Trace(ctx context.Context, id MessageID) (Trace, error)
 	// Stats counts.
 	Stats(ctx context.Context) (Stats, error)
 }

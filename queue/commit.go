@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"tabard/internal/rpc"
 )
@@ -36,6 +37,7 @@ type committer struct {
 type commit struct {
 	change *Change
 	bytes  int
+	since  time.Time
 	result chan error
 }
 
@@ -48,7 +50,7 @@ func newCommitter(s Store) *committer {
 // do returns once change is durable, or an error says that it is not. The end
 // of ctx takes back a change only before its transaction has begun.
 func (c *committer) do(ctx context.Context, change *Change) error {
-	w := &commit{change: change, bytes: change.bytes(), result: make(chan error, 1)}
+	w := &commit{change: change, bytes: change.bytes(), since: time.Now(), result: make(chan error, 1)}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -139,10 +141,15 @@ func (c *committer) group() (group []*commit, closed bool) {
 
 func (c *committer) commit(group []*commit) {
 	changes := make([]*Change, len(group))
+	began := time.Now()
 	for i, w := range group {
 		changes[i] = w.change
+		w.change.Waited = began.Sub(w.since)
 	}
 	err := c.store.Apply(context.Background(), changes)
+	for _, w := range group {
+		w.change.Took = time.Since(began)
+	}
 	if errors.Is(err, ErrConflict) && len(group) > 1 {
 		// One of them is at fault: the others must not pay for it.
 		for _, w := range group {

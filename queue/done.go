@@ -51,6 +51,7 @@ func (w *poolWorker) refuse(batch []*item, err error) {
 // Done implements Worker. An error other than rpc.ErrInvalid means that the
 // results are not durable yet; the queue goes on trying to store them by itself.
 func (w *poolWorker) Done(ctx context.Context, results []Result) error {
+	reported := time.Now()
 	items, err := w.surrender(results)
 	if err != nil {
 		return err
@@ -80,7 +81,7 @@ func (w *poolWorker) Done(ctx context.Context, results []Result) error {
 		return nil
 	}
 	s := q.settlement(known, told)
-	s.told = true
+	s.told = reported
 	a.mu.Unlock()
 	return q.settle(ctx, s)
 }

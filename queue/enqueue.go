@@ -29,7 +29,7 @@ func (q *Queue) prepare(ctx context.Context, s Submission, size int64) (*NewMess
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	m := &NewMessage{Message: s.Message, Envelopes: make([]NewEnvelope, len(s.Recipients))}
+	m := &NewMessage{Message: s.Message, Envelopes: make([]NewEnvelope, len(s.Recipients)), Spent: s.Spent}
 	if m.Message.ID == 0 {
 		m.Message.ID = q.ids.Next()
 	}
@@ -96,14 +96,17 @@ func domainOf(addr string) string {
 func (q *Queue) insert(ctx context.Context, m *NewMessage) error {
 	defer q.epochs.begin()()
 	items := q.admit(m)
+	var c *Change
 	err := q.store.Encode(m) // what is in memory stays clear
 	if err == nil {
-		err = q.commits.do(ctx, &Change{Insert: []NewMessage{*m}})
+		c = &Change{Insert: []NewMessage{*m}}
+		err = q.commits.do(ctx, c)
 	}
 	if err != nil {
 		q.expel(items)
 		return fmt.Errorf("message %s: %w", m.Message.ID, err)
 	}
+	q.came(m, c)
 	q.inserted(m, items)
 	return nil
 }
@@ -174,7 +177,9 @@ func (q *Queue) inserted(m *NewMessage, items []*item) {
 	q.count.enqueued.Add(m.recipients())
 	a := q.active
 	a.mu.Lock()
+	now := time.Now()
 	for _, it := range items {
+		it.since = now
 		a.enter(it)
 	}
 	for _, it := range items {

@@ -38,3 +38,9 @@ func (q *Queue) Ready(uid int) int {
 	}
 	return n
 }
+
+// SpanOf is the span that the profile counts a number of microseconds in.
+func SpanOf(us uint64) int { return spanOf(us) }
+
+// SpanEnd is where a span ends.
+func SpanEnd(i int) uint64 { return spanEnd(i) }

@@ -28,6 +28,9 @@ type Queue struct {
 	count   counters
 	numbers *numbers
 	depth   depths
+	spans   profile
+	traces  *traces
+	began   time.Time
 
 	scan    scanState // under active.mu
 	holds   []*Hold   // under active.mu
@@ -69,7 +72,7 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 		actions: &actions{local: local},
 		active:  newActive(o),
 		scan:    newScan(),
-		numbers: newNumbers(),
+		numbers: newNumbers(), traces: newTraces(), began: time.Now(),
 	}
 	if err := q.loadHolds(ctx); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)

@@ -116,6 +116,16 @@ func (s *adminService) Routes(c *rpc.Call[rpc.None], r *rpc.Reply[[]Route]) erro
 	})
 }
 
+// Profile serves Admin.Profile.
+func (s *adminService) Profile(c *rpc.Call[rpc.None], r *rpc.Reply[Profile]) error {
+	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) (Profile, error) { return s.admin.Profile(ctx) })
+}
+
+// Trace serves Admin.Trace.
+func (s *adminService) Trace(c *rpc.Call[MessageID], r *rpc.Reply[Trace]) error {
+	return rpc.Do(c, r, func(ctx context.Context, id MessageID) (Trace, error) { return s.admin.Trace(ctx, id) })
+}
+
 // Stats serves Admin.Stats.
 func (s *adminService) Stats(c *rpc.Call[rpc.None], r *rpc.Reply[Stats]) error {
 	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) (Stats, error) { return s.admin.Stats(ctx) })
@@ -161,6 +171,16 @@ func (a *remoteAdmin) Holds(ctx context.Context) ([]HeldCount, error) {
 // Routes implements Admin.
 func (a *remoteAdmin) Routes(ctx context.Context) ([]Route, error) {
 	return rpc.Invoke[rpc.None, []Route](ctx, a.caller, "QueueAdmin.Routes", rpc.None{})
+}
+
+// Profile implements Admin.
+func (a *remoteAdmin) Profile(ctx context.Context) (Profile, error) {
+	return rpc.Invoke[rpc.None, Profile](ctx, a.caller, "QueueAdmin.Profile", rpc.None{})
+}
+
+// Trace implements Admin.
+func (a *remoteAdmin) Trace(ctx context.Context, id MessageID) (Trace, error) {
+	return rpc.Invoke[MessageID, Trace](ctx, a.caller, "QueueAdmin.Trace", id)
 }
 
 // Stats implements Admin.

@@ -27,7 +27,7 @@ func (c *remoteClient) Enqueue(ctx context.Context, s Submission, body []byte) e
 // enqueue sends a message that one call carries.
 func (c *remoteClient) enqueue(ctx context.Context, s Submission, wire []wireRecipient, body []byte) error {
 	_, err := rpc.Invoke[enqueueRequest, rpc.None](ctx, c.caller, "Queue.Enqueue",
-		enqueueRequest{Message: toWireMessage(&s.Message), Recipients: wire, Body: body})
+		enqueueRequest{Message: toWireMessage(&s.Message), Recipients: wire, Body: body, Spent: s.Spent.pack(StepAccept, inboundEnd)})
 	return err
 }
 
@@ -104,7 +104,7 @@ func (w *remoteWriter) Commit(ctx context.Context, s Submission) error {
 	}
 	w.ended = true
 	_, err := rpc.Invoke[commitRequest, rpc.None](ctx, w.caller, "Queue.Commit",
-		commitRequest{Writer: w.id, Message: toWireMessage(&s.Message)})
+		commitRequest{Writer: w.id, Message: toWireMessage(&s.Message), Spent: s.Spent.pack(StepAccept, inboundEnd)})
 	return err
 }
 

@@ -117,7 +117,7 @@ func parseNotice(s string) (note, last *notice) {
 type settlement struct {
 	change *Change
 	events []event
-	told   bool // by a worker, which has logged the attempts itself
+	told   time.Time // by a worker, which has logged the attempts itself; zero: by the queue
 }
 
 // event is one result and what it means.
@@ -267,8 +267,12 @@ func (q *Queue) settleLater(s *settlement) {
 // settled acts on what is durable now.
 func (q *Queue) settled(s *settlement) {
 	q.count.removed(s.change)
+	told := !s.told.IsZero()
 	for i := range s.events {
-		q.logResult(&s.events[i], s.told)
+		q.logResult(&s.events[i], told)
+		if told {
+			q.went(&s.events[i], s.told)
+		}
 		q.logUntold(&s.events[i])
 		q.count.result(&s.events[i])
 		q.numbers.settled(&s.events[i])

@@ -62,6 +62,7 @@ type enqueueRequest struct {
 	Message    wireMessage
 	Recipients []wireRecipient
 	Body       []byte
+	Spent      []uint64
 }
 
 type writeRequest struct {
@@ -81,12 +82,14 @@ type commitRequest struct {
 	_       struct{} `cbor:",toarray"`
 	Writer  int64
 	Message wireMessage
+	Spent   []uint64
 }
 
 // Enqueue serves Client.Enqueue.
 func (s *clientService) Enqueue(c *rpc.Call[enqueueRequest], r *rpc.Reply[rpc.None]) error {
 	return rpc.Do(c, r, func(ctx context.Context, req enqueueRequest) (rpc.None, error) {
 		sub := submission(&req.Message, nil, req.Recipients)
+		sub.Spent.unpack(req.Spent, StepAccept, inboundEnd)
 		return rpc.None{}, s.client.Enqueue(ctx, sub, req.Body)
 	})
 }
@@ -195,7 +198,9 @@ func (s *clientService) Commit(c *rpc.Call[commitRequest], r *rpc.Reply[rpc.None
 	return rpc.Do(c, r, func(ctx context.Context, req commitRequest) (rpc.None, error) {
 		return rpc.None{}, s.use(req.Writer, func(w *servedWriter) error {
 			w.ended = true // Commit ends it, whatever comes
-			err := w.w.Commit(ctx, submission(&req.Message, w.recipients, nil))
+			sub := submission(&req.Message, w.recipients, nil)
+			sub.Spent.unpack(req.Spent, StepAccept, inboundEnd)
+			err := w.w.Commit(ctx, sub)
 			s.drop(req.Writer, w)
 			return err
 		})

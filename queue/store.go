@@ -94,6 +94,10 @@ type Change struct {
 	// Set by Apply.
 	Affected int // envelopes removed, released or made due
 	Messages int // messages removed
+
+	// Set by the committer: how long the change waited for its transaction, and how
+	// long that took.
+	Waited, Took time.Duration
 }
 
 // NewMessage is a message on its way into the store.
@@ -104,6 +108,7 @@ type NewMessage struct {
 	Checksum  uint32 // of the clear body
 	Envelopes []NewEnvelope
 	Encoding  bodycode.Encoding // how the body is stored: see CodedStore
+	Spent     Times             // what smtpd knows; not stored
 }
 
 // NewEnvelope is an envelope on its way into the store.

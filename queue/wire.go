@@ -192,6 +192,7 @@ type wireResult struct {
 	Servers   string
 	Source    string
 	KeepsTime bool
+	Spent     []uint64
 }
 
 func toWireResults(list []Result) []wireResult {
@@ -202,18 +203,21 @@ func toWireResults(list []Result) []wireResult {
 			Text: cut(r.Text), Remote: cut(r.Remote), Relayed: r.Relayed, NotBefore: toMillis(r.NotBefore), Window: r.Window,
 			Hold: r.Hold, Servers: cut(r.Servers), Source: cut(r.Source), KeepsTime: r.KeepsTime,
 			Wanted: cut(r.Security.Wanted), By: cut(r.Security.By), Had: cut(r.Security.Had),
+			Spent: r.Spent.pack(workFirst, workEnd),
 		}
 	}
 	return wire
 }
 
 func (w *wireResult) result() Result {
-	return Result{
+	r := Result{
 		ID: EnvelopeID{MessageID(w.Message), w.N}, Outcome: w.Outcome, Code: w.Code, Enhanced: w.Enhanced,
 		Text: w.Text, Remote: w.Remote, Relayed: w.Relayed, NotBefore: fromMillis(w.NotBefore), Window: w.Window,
 		Hold: w.Hold, Servers: cut(w.Servers), Source: cut(w.Source), KeepsTime: w.KeepsTime,
 		Security: Security{Wanted: w.Wanted, By: w.By, Had: w.Had},
 	}
+	r.Spent.unpack(w.Spent, workFirst, workEnd)
+	return r
 }
 
 // cut keeps a reply's text within what one call carries.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"tabard/internal/rpc"
 )
@@ -140,8 +141,10 @@ func (w *poolWorker) next(limit int) ([][]*item, chan struct{}, error) {
 		beside = w.queue.pausedWeight()
 	}
 	batches := a.take(w.pool, limit, beside)
+	now := time.Now()
 	for _, batch := range batches {
 		for _, it := range batch {
+			it.taken = now
 			w.leases[it.env.ID] = it
 		}
 	}

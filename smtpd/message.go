@@ -39,6 +39,7 @@ type incoming struct {
 func (s *session) begin(tx *transaction, hint int64) *incoming {
 	const own = 512 // our fields
 	now := time.Now()
+	tx.spent[queue.StepAccept] = now.Sub(tx.began)
 	id := s.srv.ids.next(now)
 	m := &incoming{s: s, tx: tx, id: id, idText: id.String(), created: now}
 	m.head = header{out: m.store, submission: s.user != "" || s.c.peer.socket, missing: m.missing}
@@ -150,6 +151,7 @@ func (m *incoming) finish() *smtp.SMTPError {
 	if m.fault != nil {
 		return m.fault
 	}
+	m.tx.spent[queue.StepBody] = ended.Sub(m.created)
 	ctx, cancel := context.WithTimeout(m.s.c.ctx, m.s.srv.cfg.Timeouts.Commit)
 	defer cancel()
 	sub := m.submission()
@@ -189,7 +191,7 @@ func (m *incoming) submission() queue.Submission {
 			Ret: string(tx.options.Return), EnvID: tx.options.EnvelopeID,
 			Session: s.c.id, User: s.user, Helo: s.helo, Remote: s.c.peer.text(), Created: m.created,
 		},
-		Recipients: tx.envelopes,
+		Recipients: tx.envelopes, Spent: tx.spent,
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -44,6 +45,8 @@ type transaction struct {
 	refused   int                     // recipients
 	msg       *incoming               // a BDAT transfer is under way
 	ahead     *ahead                  // nil: nothing was asked ahead of its turn
+	began     time.Time
+	spent     queue.Times
 }
 
 // Reset forgets the transaction.
@@ -65,6 +68,7 @@ func (s *session) Logout() error {
 
 // Mail begins a transaction.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
+	began := time.Now()
 	if e := s.mayMail(); e != nil {
 		return e
 	}
@@ -84,7 +88,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if e := s.maySendAs(sender); e != nil {
 		return e
 	}
-	s.tx = &transaction{sender: sender, options: *opts}
+	s.tx = &transaction{sender: sender, options: *opts, began: began}
 	return nil
 }
 
@@ -161,6 +165,8 @@ func (s *session) rcpt(tx *transaction, to string, opts *smtp.RcptOptions) *smtp
 		return refuse(452, smtp.EnhancedCode{4, 5, 3}, "Too many recipients")
 	}
 	tx.rcpts = append(tx.rcpts, rcpt)
+	tx.spent[queue.StepMatch] += r.Match
+	tx.spent[queue.StepExpand] += r.Expand
 	tx.add(rcpt, r.Targets, opts)
 	return nil
 }

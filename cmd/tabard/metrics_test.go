@@ -115,10 +115,17 @@ func (s *server) wantMetrics(t *testing.T, addr string) {
 	for key, want := range map[string]float64{
 		"tabard_smtpd_messages_total": 1, `tabard_mta_attempts_total{result="delivered"}`: 1, "tabard_queue_messages": 0,
 		`tabard_queue_delivery_seconds_count{kind="relay"}`: 1, "tabard_config_reload_failed": 0,
+		`tabard_stage_seconds_count{stage="accept"}`: 1, `tabard_stage_seconds_count{stage="match"}`: 1, `tabard_stage_seconds_count{stage="expand"}`: 1,
+		`tabard_stage_seconds_count{stage="body"}`: 1, `tabard_stage_seconds_count{stage="commit"}`: 1, `tabard_stage_seconds_count{stage="schedule-wait"}`: 1,
+		`tabard_stage_seconds_count{stage="route"}`: 1, `tabard_stage_seconds_count{stage="connect"}`: 1, `tabard_stage_seconds_count{stage="tls"}`: 0,
+		`tabard_stage_seconds_count{stage="transfer"}`: 1, `tabard_stage_seconds_count{stage="ack"}`: 1,
 	} {
 		if n, ok := numbers[key]; !ok || n != want {
 			t.Errorf("%s is %v, %t", key, n, ok)
 		}
+	}
+	if out := tabard(t, "-c", s.config, "queue", "profile"); !regexp.MustCompile(`(?m)^transfer +1 +\d`).MatchString(out) {
+		t.Errorf("profile:\n%s", out)
 	}
 	st, err := s.control().Status(t.Context())
 	if err != nil {

@@ -26,7 +26,7 @@ func (g *globals) dialControl() (*control.Client, error) {
 
 func newQueue(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the mail that waits", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueHold(), g.queueRelease(),
+	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueProfile(), g.queueHold(), g.queueRelease(),
 		g.queueEdit("retry", "Try envelopes now that no hold keeps back", "made due", retry),
 		g.queueEdit("rm", "Remove envelopes without a bounce", "removed", func(q queue.Admin, ctx context.Context, _ *cobra.Command, id queue.MessageID, n int) (int, error) {
 			if id == 0 {

@@ -76,9 +76,12 @@ func (a *agent) carryOut(taking, work context.Context, job queue.Job, rep *repor
 	}
 	for _, env := range job.Envelopes {
 		p := newParcel(a.worker, job, env)
+		began := time.Now()
 		st := a.deliver(work, p)
 		a.logResult(p, st)
-		rep.results(st.result(env.ID))
+		r := st.result(env.ID)
+		r.Spent.Add(queue.StepTransfer, began)
+		rep.results(r)
 		a.sweepAfter(p, st)
 	}
 }
