@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"tabard/internal/config"
+	"tabard/internal/privsep"
 	"tabard/internal/sandbox"
 )
 
@@ -26,6 +27,19 @@ func TestProfilesFollowTheConfiguration(t *testing.T) {
 	}
 	if p := newMTAReach(parse(`action a relay host "lmtp:///run/x.sock"`), quiet).profile(); p.Connects != sandbox.Anywhere {
 		t.Errorf("mta with a socket as relay: %+v", p)
+	}
+	// A socket is where mta can see it.
+	for _, tt := range []struct {
+		name, configured string
+		sockets          bool
+		want             string
+	}{
+		{procMTA, "", false, privsep.EmptyRoot}, {procMTA, "", true, ""}, {procMTA, "/srv", true, "/srv"},
+		{procSMTPD, "", true, privsep.EmptyRoot}, {procLookup, "", false, ""},
+	} {
+		if got := chroot(tt.name, tt.configured, tt.sockets); got != tt.want {
+			t.Errorf("%+v: %q", tt, got)
+		}
 	}
 	if p := tablesProfile(parse("table t proc:/bin/p\ntable u { a }").Tables); p.Programs == "" || p.Connects != sandbox.Anywhere {
 		t.Errorf("lookup with a program: %+v", p)

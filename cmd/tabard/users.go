@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"tabard/internal/config"
@@ -70,16 +71,20 @@ func identityOf(cfg *config.Config, name string) (identity, error) {
 	if cred.UID == 0 {
 		cred = nil // it stays root, because the configuration says so
 	}
-	return identity{cred, chroot(name, p.Chroot)}, nil
+	return identity{cred, chroot(name, p.Chroot, slices.ContainsFunc(cfg.Tables, holdsSocket))}, nil
 }
 
 // chroot is where a process is locked up when the configuration does not say.
-// lookup and deliver have files to read and write; queue gets its spool.
-func chroot(name, configured string) string {
-	if configured == "" && (name == procSMTPD || name == procMTA || name == procMetrics) {
+// lookup and deliver have files to read and write; queue gets its spool; relays that
+// are sockets have to be where mta is.
+func chroot(name, configured string, sockets bool) string {
+	switch {
+	case configured != "":
+		return configured
+	case name == procSMTPD, name == procMTA && !sockets, name == procMetrics:
 		return privsep.EmptyRoot
 	}
-	return configured
+	return ""
 }
 
 // spool makes the queue's directory, owned by who the queue becomes.
