@@ -56,6 +56,7 @@ type active struct {
 	destinations map[string]*destination
 	pools        map[poolKey]*pool
 	paces        map[string]pace // of destinations that have nothing here at the moment
+	recovery     recovery
 
 	// Ids that left while a scan was reading: its snapshot may still show
 	// them, and a row that is gone must not be handed out again.
@@ -67,6 +68,7 @@ func newActive(o Options) *active {
 	return &active{
 		max: o.MaxActive, maxBytes: o.MaxBytes, concurrency: o.Concurrency, first: o.First, probes: o.Probes,
 		paces:        make(map[string]pace),
+		recovery:     newRecovery(),
 		items:        make(map[EnvelopeID]*item),
 		destinations: make(map[string]*destination),
 		pools:        make(map[poolKey]*pool),

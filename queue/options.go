@@ -19,6 +19,7 @@ const (
 	DefaultFirst       = 2
 	DefaultProbes      = 500
 	DefaultGather      = 2 * time.Second
+	DefaultMaxDeferred = 100
 )
 
 // Options are the choices of a queue. Zero values take the defaults.
@@ -32,6 +33,10 @@ type Options struct {
 
 	// Jitter returns what chance adds to a pause: from 0 to most. nil: chance decides.
 	Jitter func(most time.Duration) time.Duration
+
+	// MaxDeferred is how many envelopes of a destination that could not be reached
+	// are tried at once when it takes mail again; less than 0: none.
+	MaxDeferred int
 
 	MaxActive   int // envelopes in memory
 	MaxBytes    int // bytes of bodies in memory that wait for their first attempt
@@ -83,6 +88,9 @@ func (o Options) filled() Options {
 	if o.Probes <= 0 {
 		o.Probes = DefaultProbes
 	}
+	if o.MaxDeferred == 0 {
+		o.MaxDeferred = DefaultMaxDeferred
+	}
 	if o.Gather <= 0 {
 		o.Gather = DefaultGather
 	}
@@ -96,11 +104,12 @@ type Rules struct {
 	TTL           time.Duration
 	Retry         []time.Duration
 	WarnIntervals []time.Duration
+	MaxDeferred   int
 }
 
 // rules returns the part of filled options that can change.
 func (o *Options) rules() *Rules {
-	return &Rules{Hostname: o.Hostname, TTL: o.TTL, Retry: o.Retry, WarnIntervals: o.WarnIntervals}
+	return &Rules{Hostname: o.Hostname, TTL: o.TTL, Retry: o.Retry, WarnIntervals: o.WarnIntervals, MaxDeferred: o.MaxDeferred}
 }
 
 // SetRules puts other rules in force: for messages that come from now on and for
@@ -108,7 +117,9 @@ func (o *Options) rules() *Rules {
 // their next attempt is due. What is known of actions is asked for again; learned
 // is called when that is known, or cannot be asked for at the moment.
 func (q *Queue) SetRules(r Rules, learned func()) {
-	o := Options{Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry, WarnIntervals: r.WarnIntervals}.filled()
+	o := Options{
+		Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry, WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred,
+	}.filled()
 	q.rules.Store(o.rules())
 	q.goWhile(func() {
 		q.actions.renew(q.ctx)

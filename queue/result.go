@@ -280,7 +280,12 @@ func (q *Queue) settled(s *settlement) {
 	a := q.active
 	a.mu.Lock()
 	for i := range s.events {
-		q.follow(&s.events[i])
+		e := &s.events[i]
+		key := e.it.dest.key
+		if ids := a.recovery.note(e.it, &e.result, q.rules.Load().MaxDeferred); len(ids) > 0 {
+			q.goWhile(func() { q.recovered(q.ctx, key, ids) })
+		}
+		q.follow(e)
 	}
 	a.mu.Unlock()
 	q.kick()

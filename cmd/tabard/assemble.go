@@ -78,6 +78,8 @@ type queueConfig struct {
 	Hostname string
 	Queue    config.Queue
 	Bounce   config.Bounce
+	// MaxDeferred is `mta max-deferred`: it is about what waits in the queue.
+	MaxDeferred int
 }
 
 func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
@@ -85,7 +87,7 @@ func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
 	if path == "" {
 		path = defaultQueue
 	}
-	return queueConfig{Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce}
+	return queueConfig{Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce, MaxDeferred: cfg.MTA.MaxDeferred}
 }
 
 // dir is the spool: all that the queue process has of the file system.
@@ -93,7 +95,14 @@ func (c queueConfig) dir() string { return filepath.Dir(c.Path) }
 
 // rules are what can change while the queue runs.
 func (c queueConfig) rules() queue.Rules {
-	return queue.Rules{Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry, WarnIntervals: c.Bounce.WarnIntervals}
+	r := queue.Rules{
+		Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry, WarnIntervals: c.Bounce.WarnIntervals,
+		MaxDeferred: c.MaxDeferred,
+	}
+	if r.MaxDeferred == 0 {
+		r.MaxDeferred = -1
+	}
+	return r
 }
 
 // openStore opens the queue's database, and makes it when there is none.
@@ -109,9 +118,10 @@ type spawnFunc func(ctx context.Context, uid, gid int) error
 
 // open makes the queue on its store.
 func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.Local, spawn spawnFunc, log *slog.Logger) (*queue.Queue, error) {
+	r := c.rules()
 	return queue.New(ctx, store, local, queue.Options{
-		Logger: log, Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry,
-		WarnIntervals: c.Bounce.WarnIntervals, Spawn: spawn,
+		Logger: log, Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry,
+		WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Spawn: spawn,
 	})
 }
 
