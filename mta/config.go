@@ -47,12 +47,15 @@ type Config struct {
 // after; 0 is no limit where no default is given.
 type Limits struct {
 	InFlight   int // jobs taken from the queue and not done; default 1000
-	Waiting    int // jobs waiting for a place at one set of servers; default a quarter of InFlight
 	Recipients int // recipients in one transaction; default 100
 	Hosts      int // hosts tried for one message; default 10
 	Addresses  int // addresses of one family tried of one host; default 4
 
 	// The following may differ between destinations (Config.ForDomain).
+
+	Waiting int // jobs waiting for a place at one set of servers; default a quarter of InFlight
+	Resume  int // once so many waited, none is taken until no more than these do; default: one less
+	Release int // how many are then taken until the line is down to Resume again; 0: up to Waiting
 
 	PerDestination int // messages on their way at once to one set of servers; default 20
 	PerHost        int // connections at once to one address; default 100
@@ -103,6 +106,11 @@ func (l *Limits) most(hosts int) int {
 		}
 	}
 	return n
+}
+
+// lane is what the limits allow a lane of so many hosts.
+func (l *Limits) lane(hosts int) laneSize {
+	return laneSize{most: l.most(hosts), waiting: l.Waiting, resume: l.Resume, release: l.Release}
 }
 
 // limits returns the limits of a destination, and whom they are set for: its
@@ -160,6 +168,7 @@ func (c Config) withDefaults() Config {
 func (l Limits) withDefaults(idle time.Duration) Limits {
 	l.InFlight = or(l.InFlight, 1000)
 	l.Waiting = or(l.Waiting, max(1, l.InFlight/4))
+	l.Resume = or(l.Resume, l.Waiting-1)
 	l.Recipients = or(l.Recipients, 100)
 	l.Hosts = or(l.Hosts, 10)
 	l.Addresses = or(l.Addresses, 4)

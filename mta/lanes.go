@@ -24,7 +24,6 @@ const (
 // differs between them. The limit of a lane adapts to what the servers bear.
 type lanes struct {
 	now   func() time.Time
-	line  int // how many may wait in a lane
 	mu    sync.Mutex
 	byKey map[string]*lane
 	known map[string]knownLane  // by destination
@@ -39,15 +38,24 @@ type knownLane struct {
 // lane is the way to one set of servers. Its fields need lanes.mu.
 type lane struct {
 	servers string // their names, in bounds
-	most    int    // what the limit never exceeds
-	limit   float64
-	used    int
-	line    []chan struct{}
+	laneSize
+	limit float64
+	used  int
+	line  []chan struct{}
+	crowd crowd
 
 	jobs     map[string]int // in the lane or its line, by destination
 	sessions int            // open ones
 	shrunk   time.Time      // when the limit last went down
 	seen     time.Time
+}
+
+// laneSize is what a lane's limits allow.
+type laneSize struct {
+	most    int // what its limit never exceeds
+	waiting int // how many may stand in its line
+	resume  int // Limits.Resume
+	release int // Limits.Release
 }
 
 // mood is what an attempt found out about the servers of a lane.
@@ -67,9 +75,9 @@ type ticket struct {
 	begun time.Time
 }
 
-func newLanes(line int) *lanes {
+func newLanes() *lanes {
 	return &lanes{
-		now: time.Now, line: line, byKey: make(map[string]*lane),
+		now: time.Now, byKey: make(map[string]*lane),
 		known: make(map[string]knownLane), up: make(map[string][]*session),
 	}
 }
@@ -89,7 +97,7 @@ func (m *MTA) lane(ctx context.Context, d *destination) (*lane, *failure) {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	return m.lanes.learn(d.key, strings.Join(names, " "), d.own, d.limits.most(len(names))), nil
+	return m.lanes.learn(d.key, strings.Join(names, " "), d.own, d.limits.lane(len(names))), nil
 }
 
 // find returns what is known of a destination's lane, or nil.
@@ -105,7 +113,7 @@ func (s *lanes) find(dest string) *lane {
 
 // learn notes which servers a destination's mail goes to. One with limits of its
 // own has its own lane.
-func (s *lanes) learn(dest, servers, own string, most int) *lane {
+func (s *lanes) learn(dest, servers, own string, size laneSize) *lane {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	now := s.now()
@@ -117,11 +125,11 @@ func (s *lanes) learn(dest, servers, own string, most int) *lane {
 	}
 	l := s.byKey[key]
 	if l == nil {
-		l = &lane{servers: shortServers(servers), most: most, limit: float64(min(laneFirst, most)), jobs: make(map[string]int), seen: now}
+		l = &lane{servers: shortServers(servers), limit: float64(min(laneFirst, size.most)), jobs: make(map[string]int), seen: now}
 		s.byKey[key] = l
 	}
-	l.most = most
-	l.limit = min(l.limit, float64(most))
+	l.laneSize = size
+	l.limit = min(l.limit, float64(size.most))
 	s.known[dest] = knownLane{l, now.Add(laneKnown)}
 	return l
 }
@@ -136,7 +144,7 @@ func (s *lanes) enter(ctx context.Context, l *lane, dest string) (*ticket, error
 		s.mu.Unlock()
 		return &ticket{l, dest, s.now()}, nil
 	}
-	if len(l.line) >= s.line {
+	if !l.crowd.takes(len(l.line), l.laneSize) {
 		s.gone(l, dest)
 		s.mu.Unlock()
 		return nil, errBusy

@@ -94,9 +94,9 @@ func TestLaneOfDemands(t *testing.T) {
 
 func TestLaneLimit(t *testing.T) {
 	now := time.Unix(1000, 0)
-	s := newLanes(10)
+	s := newLanes()
 	s.now = func() time.Time { return now }
-	l := s.learn("d", "servers", "", 20)
+	l := s.learn("d", "servers", "", laneSize{most: 20, waiting: 10})
 	pass := func(n int, m mood) {
 		var all []*ticket
 		for range n {
@@ -131,8 +131,8 @@ func TestLaneLimit(t *testing.T) {
 }
 
 func TestLaneLine(t *testing.T) {
-	s := newLanes(1)
-	l := s.learn("d", "servers", "", 1)
+	s := newLanes()
+	l := s.learn("d", "servers", "", laneSize{most: 1, waiting: 1})
 	first, err := s.enter(t.Context(), l, "d")
 	if err != nil {
 		t.Fatal(err)
@@ -176,16 +176,16 @@ func TestLaneLine(t *testing.T) {
 
 func TestLanesBounded(t *testing.T) {
 	now := time.Unix(1000000, 0)
-	s := newLanes(1)
+	s := newLanes()
 	s.now = func() time.Time { return now }
 	for i := range laneEntries + 100 {
-		s.learn(fmt.Sprint(i), fmt.Sprint(i), "", 20)
+		s.learn(fmt.Sprint(i), fmt.Sprint(i), "", laneSize{most: 20, waiting: 10})
 	}
 	if len(s.byKey) > laneEntries || len(s.known) > laneEntries {
 		t.Errorf("%d lanes, %d destinations", len(s.byKey), len(s.known))
 	}
 	now = now.Add(time.Hour)
-	s.learn("new", "new", "", 20)
+	s.learn("new", "new", "", laneSize{most: 20, waiting: 10})
 	if len(s.byKey) != 1 || len(s.known) != 1 {
 		t.Errorf("%d lanes, %d destinations after all were forgotten", len(s.byKey), len(s.known))
 	}
@@ -194,15 +194,37 @@ func TestLanesBounded(t *testing.T) {
 // However many servers a destination has, its lane is its own and takes no more
 // room than others.
 func TestLaneOfManyServers(t *testing.T) {
-	s := newLanes(10)
+	s := newLanes()
 	many := strings.Repeat("mx.long.example:25 ", 1000)
-	a, b := s.learn("a", many+"a", "", 20), s.learn("b", many+"b", "", 20)
-	if a == b || s.learn("c", many+"a", "", 20) != a {
+	a, b := s.learn("a", many+"a", "", laneSize{most: 20, waiting: 10}), s.learn("b", many+"b", "", laneSize{most: 20, waiting: 10})
+	if a == b || s.learn("c", many+"a", "", laneSize{most: 20, waiting: 10}) != a {
 		t.Error("lanes are told apart by all their servers")
 	}
 	for key, l := range s.byKey {
 		if len(key) > maxServers || len(l.servers) > maxServers+3 {
 			t.Errorf("%d and %d bytes", len(key), len(l.servers))
+		}
+	}
+}
+
+// A line that was full takes none until it is down to its mark, and then so many.
+func TestCrowd(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		size laneSize
+		line string // how many stand there when one comes, and whether he is taken
+	}{
+		{"by itself", laneSize{waiting: 3, resume: 2}, "0+ 2+ 3- 2+ 3- 2+ 0+"},
+		{"with a mark", laneSize{waiting: 5, resume: 2}, "0+ 4+ 5- 4- 3- 2+ 3+ 4+ 5- 3- 0+ 4+"},
+		{"in gulps", laneSize{waiting: 5, resume: 2, release: 2}, "4+ 5- 3- 2+ 3+ 4- 3- 2+ 3+ 4- 5- 3- 0+ 1+ 2+ 3+ 4-"},
+		{"mark above", laneSize{waiting: 2, resume: 9}, "1+ 2- 1+"},
+		{"nobody may wait", laneSize{waiting: 0, resume: 0}, "0- 0-"},
+	} {
+		var c crowd
+		for i, step := range strings.Fields(tt.line) {
+			if got, want := c.takes(int(step[0]-'0'), tt.size), step[1] == '+'; got != want {
+				t.Errorf("%s: step %d, with %c waiting: %t", tt.name, i, step[0], got)
+			}
 		}
 	}
 }

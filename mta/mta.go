@@ -47,7 +47,7 @@ func New(cfg Config, l lookup.Outbound, w queue.Worker) *MTA {
 	cfg = cfg.withDefaults()
 	m := &MTA{
 		cfg: cfg, lookup: l, queue: w,
-		lanes:     newLanes(cfg.Limits.Waiting),
+		lanes:     newLanes(),
 		conns:     newLimiter(cfg.Limits.InFlight),
 		idle:      newIdlers(cfg.Limits.InFlight),
 		penalties: newPenalties(time.Now),

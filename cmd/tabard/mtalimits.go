@@ -41,6 +41,7 @@ func setLimit(l *mta.Limits, key string, n int) {
 	counts := map[string]*int{
 		"max-conn-per-route": &l.PerRoute, "max-conn-per-source": &l.PerSource,
 		"max-conn-per-connector": &l.PerConnector, "max-conn-per-domain": &l.PerDomain,
+		"task-lowat": &l.Resume, "task-release": &l.Release,
 	}
 	defaulted := map[string]*int{ // 0 would be the default
 		"max-conn-per-host": &l.PerHost, "max-conn-per-relay": &l.PerDestination, "session-mail-max": &l.Messages,

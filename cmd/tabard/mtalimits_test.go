@@ -17,7 +17,7 @@ func TestMTALimits(t *testing.T) {
 		"max-conn-per-host", "max-conn-per-route", "max-conn-per-source", "max-conn-per-connector", "max-conn-per-relay",
 		"max-conn-per-domain", "conn-delay-host", "conn-delay-route", "conn-delay-source", "conn-delay-connector",
 		"conn-delay-relay", "conn-delay-domain", "reconn-delay-route", "session-mail-max", "session-transaction-delay",
-		"session-keepalive", "max-failures-per-session", "task-hiwat",
+		"session-keepalive", "max-failures-per-session", "task-hiwat", "task-lowat", "task-release",
 	} {
 		list = append(list, config.MTALimit{Key: key, Value: i + 1})
 	}
@@ -26,7 +26,7 @@ func TestMTALimits(t *testing.T) {
 	want := mta.Limits{
 		PerHost: 1, PerRoute: 2, PerSource: 3, PerConnector: 4, PerDestination: 5, PerDomain: 6,
 		DelayHost: 7 * s, DelayRoute: 8 * s, DelaySource: 9 * s, DelayConnector: 10 * s, DelayRelay: 11 * s, DelayDomain: 12 * s,
-		Reconnect: 13 * s, Messages: 14, Transaction: 15 * s, KeepAlive: 16 * s, Failures: 17, Waiting: 18, Family: mta.IPv4,
+		Reconnect: 13 * s, Messages: 14, Transaction: 15 * s, KeepAlive: 16 * s, Failures: 17, Waiting: 18, Resume: 19, Release: 20, Family: mta.IPv4,
 	}
 	if d := cmp.Diff(want, all); d != "" {
 		t.Error(d)

@@ -58,10 +58,6 @@ func globalGaps() []gap[Config] {
 		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
 		{"queue compression", given("queue compression")},
 		{"queue encryption", given("queue encryption")},
-		{"mta limit task-lowat and task-release (the queue hands out as places become free)", func(c *Config) bool {
-			return slices.ContainsFunc(c.MTA.Limits, func(l MTALimit) bool { return l.Key == "task-lowat" || l.Key == "task-release" })
-		}},
-		{"mta max-deferred", given("mta max-deferred")},
 		{"mda limit", given("mda limit")},
 		{"scheduler limit", given("scheduler limit")},
 	}

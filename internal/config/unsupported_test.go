@@ -46,8 +46,6 @@ func TestUnsupported(t *testing.T) {
 		{"queue ttl 1d\nqueue postgres://h/d", "queue postgres", 2},
 		{"queue ttl 1d\nqueue compression", "queue compression", 2},
 		{"queue encryption", "queue encryption", 1},
-		{"mta limit task-lowat 3", "mta limit task-lowat and task-release (the queue hands out as places become free)", 1},
-		{"mta max-deferred 1", "mta max-deferred", 1},
 		{"mda limit max-session 1", "mda limit", 1},
 		{"scheduler limit max-inflight 1", "scheduler limit", 1},
 	}
