@@ -69,6 +69,9 @@ type Local interface {
 	// Bounce routes a message with null reverse-path that the queue makes
 	// itself. It needs no match rule: without one, the address is relayed by MX.
 	Bounce(ctx context.Context, recipient string) (RecipientReply, error)
+	// Redirect routes a message in the queue to another recipient, which the rules
+	// are asked for as for mail from this machine.
+	Redirect(ctx context.Context, r RedirectRequest) (RecipientReply, error)
 	// Actions returns the names of the configured actions.
 	Actions(ctx context.Context) ([]ActionInfo, error)
 }
@@ -215,6 +218,13 @@ type RecipientRequest struct {
 	Session   Session
 	Sender    string // reverse-path without brackets
 	Recipient string // forward-path without brackets
+}
+
+// RedirectRequest asks where mail goes that an administrator sends to another
+// recipient.
+type RedirectRequest struct {
+	Sender    string // reverse-path without brackets
+	Recipient string
 }
 
 // RecipientReply holds either a refusal (Code is 4xx or 5xx) or, with Code 0, at

@@ -65,6 +65,13 @@ func (s *Service) Bounce(ctx context.Context, recipient string) (RecipientReply,
 	})
 }
 
+// Redirect implements Local.
+func (s *Service) Redirect(ctx context.Context, r RedirectRequest) (RecipientReply, error) {
+	return s.Recipient(ctx, RecipientRequest{
+		Session: Session{ID: "redirect", Listener: -1, Socket: true}, Sender: r.Sender, Recipient: r.Recipient,
+	})
+}
+
 // expand runs an expansion from its first address and makes the reply.
 func (s *Service) expand(ctx context.Context, x *expansion, recipient string) (RecipientReply, error) {
 	began := time.Now()

@@ -106,6 +106,11 @@ func (r remoteLocal) Bounce(ctx context.Context, recipient string) (RecipientRep
 	return rpc.InvokeRetry[string, RecipientReply](ctx, r.c, "Local.Bounce", recipient)
 }
 
+// Redirect implements Local.
+func (r remoteLocal) Redirect(ctx context.Context, req RedirectRequest) (RecipientReply, error) {
+	return rpc.InvokeRetry[RedirectRequest, RecipientReply](ctx, r.c, "Local.Redirect", req)
+}
+
 // Actions implements Local.
 func (r remoteLocal) Actions(ctx context.Context) ([]ActionInfo, error) {
 	return rpc.InvokeRetry[rpc.None, []ActionInfo](ctx, r.c, "Local.Actions", rpc.None{})

@@ -136,6 +136,11 @@ func (e *localEdge) Bounce(c *rpc.Call[string], r *rpc.Reply[RecipientReply]) er
 	return rpc.Do(c, r, e.l.Bounce)
 }
 
+// Redirect serves Local.Redirect.
+func (e *localEdge) Redirect(c *rpc.Call[RedirectRequest], r *rpc.Reply[RecipientReply]) error {
+	return rpc.Do(c, r, e.l.Redirect)
+}
+
 // Actions serves Local.Actions.
 func (e *localEdge) Actions(c *rpc.Call[rpc.None], r *rpc.Reply[[]ActionInfo]) error {
 	return rpc.Do(c, r, func(ctx context.Context, _ rpc.None) ([]ActionInfo, error) { return e.l.Actions(ctx) })

@@ -61,6 +61,7 @@ type active struct {
 	// Ids that left while a scan was reading: its snapshot may still show
 	// them, and a row that is gone must not be handed out again.
 	scanning bool
+	pinned   map[EnvelopeID]bool // rows that Steer changes: they are not to come here
 	left     map[EnvelopeID]struct{}
 }
 
@@ -73,6 +74,7 @@ func newActive(o Options) *active {
 		destinations: make(map[string]*destination),
 		pools:        make(map[poolKey]*pool),
 		left:         make(map[EnvelopeID]struct{}),
+		pinned:       make(map[EnvelopeID]bool),
 	}
 }
 

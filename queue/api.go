@@ -248,6 +248,14 @@ type Worker interface {
 type Admin interface {
 	// List returns up to limit envelopes in order of id, after the given one.
 	List(ctx context.Context, after EnvelopeID, limit int) ([]Listed, error)
+	// Find returns envelopes that a filter chooses, in order of id, after the given
+	// one. Only a page without More is the last.
+	Find(ctx context.Context, f Filter, after EnvelopeID, limit int) (Page, error)
+	// Count counts the envelopes that a filter chooses by the values of up to four
+	// fields, and tells of up to limit groups.
+	Count(ctx context.Context, f Filter, by []Field, limit int) (Tally, error)
+	// Steer does one thing to up to 500 envelopes; see Steer.
+	Steer(ctx context.Context, s Steer) (Steered, error)
 	// Show returns a message, its envelopes and up to max bytes of its body.
 	Show(ctx context.Context, id MessageID, max int) (Shown, error)
 	// Retry makes envelopes due now that no hold keeps back; those that it keeps

@@ -60,6 +60,16 @@ func (l *local) Bounce(_ context.Context, rcpt string) (lookup.RecipientReply, e
 	return lookup.RecipientReply{Targets: []lookup.Target{{Relay: true, Address: rcpt}}}, nil
 }
 
+// Redirect knows "two@new.example", which is two recipients, and refuses the rest.
+func (l *local) Redirect(_ context.Context, r lookup.RedirectRequest) (lookup.RecipientReply, error) {
+	if r.Recipient != "two@new.example" {
+		return lookup.RecipientReply{Code: 550, Enhanced: "5.1.1", Text: "nobody"}, nil
+	}
+	return lookup.RecipientReply{Targets: []lookup.Target{
+		{Action: "out", Relay: true, Address: "one@new.example"}, {Action: "box", Address: "two@new.example", User: "two"},
+	}}, nil
+}
+
 func (l *local) Actions(context.Context) ([]lookup.ActionInfo, error) {
 	l.mu.Lock()
 	hold := l.hold

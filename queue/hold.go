@@ -21,6 +21,7 @@ const (
 	HoldRule        HoldKind = "rule"        // mail of an action
 	HoldRoute       HoldKind = "route"       // relayed mail for a domain, or over a server
 	HoldKey         HoldKind = "key"         // mail whose key is missing, by the key's id: the queue's own
+	HoldHand        HoldKind = "hand"        // only the envelopes that Steer held; its value says why
 )
 
 // Hold keeps mail from being delivered, also such as comes later, until it is
@@ -51,6 +52,9 @@ const (
 
 // String says why mail is held.
 func (h *Hold) String() string {
+	if h.Kind == HoldHand {
+		return strings.TrimSuffix("held by hand: "+h.Value, ": "+byHand)
+	}
 	text := string(h.Kind) + " " + h.Value
 	switch h.Kind {
 	case HoldRoute:
@@ -136,7 +140,7 @@ func (h *Hold) holds(s *subject) bool {
 		return s.env.Relay && s.domain == h.Value
 	case HoldRule:
 		return s.env.Action == h.Value
-	case HoldKey: // that shows when a body is read
+	case HoldKey, HoldHand: // that shows when a body is read, or in the envelope
 		return false
 	}
 	if s.sender == "" {
@@ -245,14 +249,22 @@ func (q *Queue) findHold(kind HoldKind, value string) int {
 
 // sweep takes what waits in memory and is held from now on. Needs active.mu.
 func (q *Queue) sweep(h *Hold) {
-	var held []*item
+	q.suspend(q.takeOut(func(it *item) bool {
+		s := newSubject(&it.env, it.msg.Sender)
+		return h.holds(&s)
+	}), h)
+}
+
+// takeOut takes items that wait for their turn out of it. Needs active.mu.
+func (q *Queue) takeOut(wanted func(*item) bool) []*item {
+	var taken []*item
 	for _, d := range q.active.destinations {
 		for l := range d.shares {
 			d.shares[l].ready = slices.DeleteFunc(d.shares[l].ready, func(it *item) bool {
-				if s := newSubject(&it.env, it.msg.Sender); it.dropped || !h.holds(&s) {
+				if it.dropped || !wanted(it) {
 					return false
 				}
-				held = append(held, it)
+				taken = append(taken, it)
 				return true
 			})
 		}
@@ -260,7 +272,7 @@ func (q *Queue) sweep(h *Hold) {
 	for _, p := range q.active.pools {
 		p.clear()
 	}
-	q.suspend(held, h)
+	return taken
 }
 
 // suspend keeps items back that no worker has. It is no attempt. Needs active.mu.

@@ -358,7 +358,7 @@ func (q *Queue) take(rows []Stored) {
 	messages := make(map[*Message]*message)
 	for i := range rows {
 		r := &rows[i]
-		if _, gone := a.left[r.ID]; gone || a.items[r.ID] != nil {
+		if _, gone := a.left[r.ID]; gone || a.items[r.ID] != nil || a.pinned[r.ID] {
 			continue
 		}
 		d := a.admit(r.Destination, r.Lane)

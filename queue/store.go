@@ -53,6 +53,11 @@ type Store interface {
 	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)
 	// List returns up to limit envelopes in order of id, after the given one.
 	List(ctx context.Context, after EnvelopeID, limit int) ([]Stored, error)
+	// Find returns envelopes that a query asks for, in order of id.
+	Find(ctx context.Context, q Query) ([]Stored, error)
+	// Tally counts envelopes that a query asks for by the values of fields. Until is
+	// not its business.
+	Tally(ctx context.Context, q Query, by []Field) (Tally, error)
 	// Holds returns the holds in order of id.
 	Holds(ctx context.Context) ([]Hold, error)
 	// Held counts envelopes by the hold that keeps them back.
@@ -87,6 +92,7 @@ type Change struct {
 	Recode []Recoded
 	Due    []EnvelopeID // made due at DueAt, and no longer held
 	DueAt  time.Time
+	Attach []Attached // to messages that are there, and had the envelopes that Remove names
 
 	Hold    []Hold  // added, or given another reason
 	Release []int64 // holds that end: what they held is due at DueAt, and lives as much longer as it was held
@@ -186,6 +192,7 @@ type Stored struct {
 	Warned      int
 	Hold        int64 // see Update
 	Notice      string
+	Claimed     bool // only told by Find: see NewEnvelope
 }
 
 func (s *Stored) cursor() Cursor {

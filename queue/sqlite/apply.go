@@ -49,7 +49,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.free, "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held = ?3"},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
 		{&w.recode, "UPDATE messages SET body = ?1, file = ?2, encoding = ?3 WHERE id = ?4 AND encoding = ?5 AND file IS ?6"},
-		{&w.due, "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires, ?2)), next = ?1, held = 0 WHERE message = ?3 AND n = ?4"},
+		{&w.due, "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires + max(0, ?1 - next), ?2)), next = ?1, held = 0, lease = NULL WHERE message = ?3 AND n = ?4"},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
 			return nil, errors.Join(err, w.close())
@@ -117,6 +117,11 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 			return nil, err
 		}
 	}
+	for _, h := range c.Hold { // before what it holds
+		if _, err := w.hold.ExecContext(ctx, h.ID, string(h.Kind), h.Value, h.Reason, h.Created.UnixMilli()); err != nil {
+			return nil, err
+		}
+	}
 	for _, u := range c.Update {
 		if _, err := w.update.ExecContext(ctx, u.Attempts, u.Next.UnixMilli(), u.LastError, u.Warned, u.Hold, u.Notice, int64(u.ID.Message), u.ID.N); err != nil {
 			return nil, err
@@ -127,7 +132,12 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 			return nil, err
 		}
 	}
-	if err := w.holds(ctx, c); err != nil {
+	for i := range c.Attach {
+		if err := w.attach(ctx, c.Attach[i].Message, &c.Attach[i].NewEnvelope); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.endHolds(ctx, c); err != nil {
 		return nil, err
 	}
 	recoded, err := w.recoded(ctx, c)
@@ -138,13 +148,8 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 	return append(gone, recoded...), err
 }
 
-// holds begins and ends holds.
-func (w *writer) holds(ctx context.Context, c *queue.Change) error {
-	for _, h := range c.Hold {
-		if _, err := w.hold.ExecContext(ctx, h.ID, string(h.Kind), h.Value, h.Reason, h.Created.UnixMilli()); err != nil {
-			return err
-		}
-	}
+// endHolds ends holds.
+func (w *writer) endHolds(ctx context.Context, c *queue.Change) error {
 	for _, id := range c.Release {
 		if err := affected(c)(w.free.ExecContext(ctx, c.DueAt.UnixMilli(), c.DueAt.Add(queue.ReleaseGrace).UnixMilli(), id)); err != nil {
 			return err
@@ -183,20 +188,25 @@ func (w *writer) insert(ctx context.Context, m *queue.NewMessage) error {
 		h.User, h.Helo, h.Remote, h.Created.UnixMilli(), int64(m.Checksum), name, body, string(m.Encoding)); err != nil {
 		return err
 	}
-	by, mode := deadline(&h.DeliverBy)
 	for i := range m.Envelopes {
-		e := &m.Envelopes[i]
-		var lease any
-		if e.Claimed {
-			lease = int64(1)
-		}
-		if _, err := w.envelope.ExecContext(ctx, int64(h.ID), e.ID.N, e.Address, e.Recipient, e.ORCPT, e.Notify, e.Action, e.Relay, e.User,
-			e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(), e.Notice, lease, tlsWord(h),
-			h.Priority, int(e.Lane), by, mode); err != nil {
+		if err := w.attach(ctx, h, &m.Envelopes[i]); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// attach adds an envelope to a message.
+func (w *writer) attach(ctx context.Context, m *queue.Message, e *queue.NewEnvelope) error {
+	var lease any
+	if e.Claimed {
+		lease = int64(1)
+	}
+	by, mode := deadline(&m.DeliverBy)
+	_, err := w.envelope.ExecContext(ctx, int64(m.ID), e.ID.N, e.Address, e.Recipient, e.ORCPT, e.Notify, e.Action, e.Relay, e.User,
+		e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(), e.Notice, lease, tlsWord(m),
+		m.Priority, int(e.Lane), by, mode)
+	return err
 }
 
 // The values of column tls.

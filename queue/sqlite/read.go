@@ -142,17 +142,18 @@ func (r *reader) stored(ctx context.Context, stmt *sql.Stmt, args ...any) ([]que
 	return all, r.health.judge(rows.Err())
 }
 
-// scan reads one row; envelopes of one message share what is known of it.
-func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message) (queue.Stored, error) {
+// scan reads one row, with more columns at its end; envelopes of one message share
+// what is known of it.
+func scan(rows *sql.Rows, messages map[queue.MessageID]*queue.Message, more ...any) (queue.Stored, error) {
 	var s queue.Stored
 	var m queue.Message
 	var created, expires, next, born int64
 	var tls int
 	var by int64
 	var mode string
-	err := rows.Scan(&s.ID.Message, &s.ID.N, &s.Address, &s.Recipient, &s.ORCPT, &s.Notify, &s.Action, &s.Relay, &s.User, &s.Destination,
+	err := rows.Scan(append([]any{&s.ID.Message, &s.ID.N, &s.Address, &s.Recipient, &s.ORCPT, &s.Notify, &s.Action, &s.Relay, &s.User, &s.Destination,
 		&created, &expires, &next, &s.Attempts, &s.Warned, &s.Hold, &s.LastError, &s.Notice, &tls, &m.Priority, &s.Lane, &by, &mode,
-		&m.Sender, &m.Size, &m.EightBit, &m.UTF8, &m.Ret, &m.EnvID, &m.Session, &m.User, &m.Helo, &m.Remote, &born)
+		&m.Sender, &m.Size, &m.EightBit, &m.UTF8, &m.Ret, &m.EnvID, &m.Session, &m.User, &m.Helo, &m.Remote, &born}, more...)...)
 	if err != nil {
 		return s, err
 	}

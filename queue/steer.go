@@ -1,0 +1,459 @@
+package queue
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"tabard/internal/address"
+	"tabard/internal/rpc"
+)
+
+// Op is what is done to envelopes.
+type Op string
+
+// The things that are done to envelopes.
+const (
+	OpRetry    Op = "retry"    // due now
+	OpHold     Op = "hold"     // kept back until released
+	OpRelease  Op = "release"  // what was held by hand is due now
+	OpRemove   Op = "remove"   // gone, and nobody is told
+	OpRedirect Op = "redirect" // another action, or another recipient
+	OpBounce   Op = "bounce"   // failed now: the sender is told
+)
+
+// Steer is one thing to do to a page of the envelopes that a filter chooses.
+type Steer struct {
+	Op     Op
+	Filter Filter
+	After  EnvelopeID // where the last page ended
+	Limit  int
+	DryRun bool   // only say what would be done
+	Reason string // OpHold, OpBounce: one line, may be empty
+	Action string // OpRedirect: its action from now on
+	To     string // OpRedirect: or the recipient that the rules are asked for
+}
+
+// Steered is what was done.
+type Steered struct {
+	Count   int       // envelopes that were changed, or would be
+	Changed []Listed  // with DryRun: as they are now
+	Refused []Refusal // those that the filter chose, but that were left alone
+	Last    EnvelopeID
+	More    bool
+}
+
+// Refusal is why an envelope was left alone.
+type Refusal struct {
+	ID  EnvelopeID
+	Why string
+}
+
+const (
+	maxSteer    = 500 // envelopes in one transaction
+	maxSteerDry = 100 // as more is said of each
+	byHand      = "by hand"
+	tooBusy     = "it is just being worked on; try again"
+)
+
+// Steer implements Admin. What a worker has is only removed: the attempt goes on,
+// and its outcome is of no consequence. Everything that is done to a page is
+// durable in one transaction, or an error says that none of it is.
+func (q *Queue) Steer(ctx context.Context, s Steer) (Steered, error) {
+	if err := q.checkSteer(ctx, &s); err != nil {
+		return Steered{}, err
+	}
+	limit := min(s.Limit, maxSteer)
+	if s.DryRun {
+		limit = min(limit, maxSteerDry)
+	}
+	query, err := q.query(s.Filter, false)
+	if err != nil {
+		return Steered{}, err
+	}
+	query.After, query.Limit = s.After, limit
+	q.holdMu.Lock()
+	defer q.holdMu.Unlock()
+	chosen, err := q.store.Find(ctx, query)
+	if err != nil || len(chosen) == 0 {
+		return Steered{}, err
+	}
+	out := Steered{Last: chosen[len(chosen)-1].ID, More: len(chosen) == limit}
+	p := q.seize(chosen, &s)
+	defer q.yield(p)
+	// As they are now that nothing else changes them.
+	var ids []string
+	for _, r := range chosen {
+		ids = append(ids, r.ID.String())
+	}
+	rows, err := q.reread(ctx, query, ids)
+	if err != nil {
+		return out, err
+	}
+	if err := q.plan(ctx, &s, p, rows); err != nil {
+		return out, err
+	}
+	out.Refused = p.refused
+	out.Count = len(p.rows)
+	if s.DryRun {
+		out.Changed = q.listed(p.rows)
+		return out, nil
+	}
+	return out, q.carryOut(ctx, &s, p)
+}
+
+func (q *Queue) reread(ctx context.Context, query Query, ids []string) ([]Stored, error) {
+	query.After, query.Limit, query.IDs = EnvelopeID{}, maxSteer, ids
+	return q.store.Find(ctx, query)
+}
+
+func (q *Queue) checkSteer(ctx context.Context, s *Steer) error {
+	if s.Limit < 1 {
+		return fmt.Errorf("%w: change %d envelopes", rpc.ErrInvalid, s.Limit)
+	}
+	s.Reason = address.OneLine(s.Reason, maxReason)
+	switch s.Op {
+	case OpRetry, OpHold, OpRelease, OpRemove, OpBounce:
+		return nil
+	case OpRedirect:
+		return q.checkRedirect(ctx, s)
+	}
+	return fmt.Errorf("%w: %.20q", rpc.ErrInvalid, s.Op)
+}
+
+// page is what is done to the envelopes of one Steer.
+type page struct {
+	pinned  map[EnvelopeID]Lane // in no memory, and kept from it
+	taken   []*item             // in memory, taken out of their turn
+	busy    map[EnvelopeID]string
+	due     map[EnvelopeID]bool // in memory, so that a retry changes nothing
+	rows    []Stored            // what is changed
+	refused []Refusal
+	change  *Change
+	done    bool // change is durable
+	fresh   map[string]*redirection
+}
+
+func (p *page) refuse(id EnvelopeID, why string) {
+	p.refused = append(p.refused, Refusal{id, address.OneLine(why, maxReason)})
+}
+
+// seize keeps envelopes from being tried while they are changed: what is in memory
+// loses its turn, and what is not does not get there. A dry run only looks.
+func (q *Queue) seize(rows []Stored, s *Steer) *page {
+	p := &page{
+		busy: make(map[EnvelopeID]string), due: make(map[EnvelopeID]bool),
+		pinned: make(map[EnvelopeID]Lane), change: &Change{}, fresh: make(map[string]*redirection),
+	}
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	wanted := make(map[EnvelopeID]*item)
+	for i := range rows {
+		id := rows[i].ID
+		it := a.items[id]
+		switch {
+		case a.pinned[id], it == nil && rows[i].Claimed: // by another; or on its way into memory
+			p.busy[id] = tooBusy
+		case it != nil && s.Op == OpRemove: // see forget
+		case it != nil && it.job != nil:
+			p.busy[id] = "it is being delivered at the moment"
+		case it != nil && s.Op == OpRetry:
+			p.due[id] = true
+		case s.DryRun:
+		case it == nil:
+			a.pinned[id] = true
+			p.pinned[id] = rows[i].Lane
+		default:
+			p.busy[id] = tooBusy // unless it waits for its turn
+			wanted[id] = it
+		}
+	}
+	if len(wanted) > 0 {
+		p.taken = q.takeOut(func(it *item) bool { return wanted[it.env.ID] == it })
+	}
+	for _, it := range p.taken {
+		delete(p.busy, it.env.ID)
+	}
+	return p
+}
+
+// yield gives back what seize took. What was changed is read again from the store
+// when it is due.
+func (q *Queue) yield(p *page) {
+	next := make(map[EnvelopeID]time.Time)
+	for i := range p.rows {
+		next[p.rows[i].ID] = p.rows[i].Next
+	}
+	a := q.active
+	a.mu.Lock()
+	for id, lane := range p.pinned {
+		delete(a.pinned, id)
+		if t, ok := next[id]; ok && p.done {
+			q.stored(lane, t)
+		} else {
+			q.stored(lane, time.UnixMilli(0)) // it may have come due, and was passed over
+		}
+	}
+	for _, it := range p.taken {
+		t, ok := next[it.env.ID]
+		if !ok || !p.done {
+			q.route(it)
+			continue
+		}
+		a.handed(it.msg)
+		q.leave(it)
+		q.stored(it.lane, t)
+	}
+	a.mu.Unlock()
+	q.kick()
+}
+
+// plan decides what becomes of each envelope.
+func (q *Queue) plan(ctx context.Context, s *Steer, p *page, rows []Stored) error {
+	p.change.DueAt = time.Now().Truncate(time.Millisecond)
+	for i := range rows {
+		r := &rows[i]
+		why := p.busy[r.ID]
+		if why == "" {
+			var err error
+			if why, err = q.planOne(ctx, s, p, r); err != nil {
+				return err
+			}
+		}
+		if why != "" {
+			p.refuse(r.ID, why)
+			continue
+		}
+		p.rows = append(p.rows, *r)
+	}
+	return nil
+}
+
+// planOne adds to a page's change what is done to one envelope, or says why it is
+// left alone.
+func (q *Queue) planOne(ctx context.Context, s *Steer, p *page, r *Stored) (why string, err error) {
+	switch {
+	case s.Op == OpRemove:
+		p.change.Remove = append(p.change.Remove, r.ID)
+		return "", nil
+	case p.due[r.ID]:
+		return "", nil
+	}
+	if note, _ := parseNotice(r.Notice); note != nil && s.Op != OpRetry {
+		return "only the report to its sender is left of it", nil
+	}
+	held, standing := q.heldBy(r)
+	switch s.Op {
+	case OpRetry:
+		if held != "" && r.Hold != damaged {
+			return held, nil
+		}
+		p.makeDue(r)
+	case OpRelease:
+		switch {
+		case standing:
+			return held + ": that is released by itself", nil
+		case r.Hold == 0:
+			return "it is not held", nil
+		}
+		p.makeDue(r)
+	case OpHold:
+		if r.Hold != 0 {
+			return held, nil
+		}
+		p.change.Update = append(p.change.Update, r.update()) // with the id of the hold, once there is one
+	case OpBounce:
+		return p.bounce(s, r), nil
+	default:
+		return q.planRedirect(ctx, s, p, r)
+	}
+	return "", nil
+}
+
+func (p *page) makeDue(r *Stored) {
+	p.change.Due = append(p.change.Due, r.ID)
+	r.Next = p.change.DueAt
+}
+
+// update returns the schedule of an envelope as it is.
+func (s *Stored) update() Update {
+	return Update{
+		ID: s.ID, Attempts: s.Attempts, Next: s.Next, LastError: s.LastError, Warned: s.Warned, Hold: s.Hold, Notice: s.Notice,
+	}
+}
+
+// heldBy says what holds an envelope, and whether that is about other mail, too.
+func (q *Queue) heldBy(r *Stored) (why string, standing bool) {
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	e := q.why(r)
+	if !e.Held || r.Hold == damaged {
+		return e.HeldFor, false
+	}
+	for _, h := range q.holds {
+		if h.ID == r.Hold && h.Kind == HoldHand {
+			return e.HeldFor, false
+		}
+	}
+	return e.HeldFor, true
+}
+
+// bounce fails an envelope: only the report is left of it.
+func (p *page) bounce(s *Steer, r *Stored) (why string) {
+	switch {
+	case r.Message.Sender == "":
+		return "it has no sender who could be told; remove it instead"
+	case !r.wants("FAILURE"):
+		return "its sender does not want to be told; remove it instead"
+	}
+	text := s.Reason
+	if text == "" {
+		text = "returned by the postmaster of this server"
+	}
+	n := &notice{Kind: kindFailed, Enhanced: "5.0.0", Text: text, At: p.change.DueAt}
+	u := r.update()
+	u.Next, u.Hold, u.Notice, u.LastError = p.change.DueAt, 0, n.encode(), address.OneLine(noticeText(n), maxErrorText)
+	r.Next = u.Next
+	p.change.Update = append(p.change.Update, u)
+	return ""
+}
+
+// carryOut makes a page durable, and the memory follows.
+func (q *Queue) carryOut(ctx context.Context, s *Steer, p *page) error {
+	if len(p.rows) == 0 {
+		return nil
+	}
+	if s.Op == OpHold {
+		h, err := q.handHold(p.change, s.Reason)
+		if err != nil {
+			return err
+		}
+		defer func() {
+			if p.done {
+				q.keepHold(h)
+			}
+		}()
+	}
+	if err := q.commits.do(ctx, p.change); err != nil {
+		return err
+	}
+	p.done = true
+	q.count.envelopes.Add(int64(len(p.change.Attach)))
+	q.count.removed(p.change)
+	if s.Op == OpRemove {
+		q.count.dropped.Add(int64(p.change.Affected))
+		q.forget(p.rows)
+	}
+	for _, e := range p.change.Attach {
+		q.noteStored(&e.NewEnvelope)
+	}
+	q.logSteered(s, p)
+	return q.endHolds(ctx, s, p)
+}
+
+func (q *Queue) noteStored(e *NewEnvelope) {
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	q.waits(e.Destination, e.Lane, e.Next)
+}
+
+// logSteered writes a line for the page, and one for each envelope that ends by it.
+func (q *Queue) logSteered(s *Steer, p *page) {
+	switch s.Op {
+	case OpRemove, OpBounce:
+		for i := range p.rows {
+			q.logEnd("queue "+string(s.Op), p.rows[i].Message, &p.rows[i].Envelope, slog.String("reason", s.Reason))
+		}
+	case OpRedirect:
+		for i := range p.rows {
+			q.logEnd("queue redirect", p.rows[i].Message, &p.rows[i].Envelope, slog.String("action", s.Action), slog.String("recipient", s.To))
+		}
+	default:
+		q.log.Info("queue "+string(s.Op), "envelopes", len(p.rows), "reason", s.Reason)
+	}
+}
+
+// handHold gives a page's updates a hold of their own reason, in the same
+// transaction. Needs holdMu.
+func (q *Queue) handHold(c *Change, reason string) (*Hold, error) {
+	h := Hold{Kind: HoldHand, Value: reason, Created: c.DueAt}
+	if h.Value == "" {
+		h.Value = byHand
+	}
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := q.findHold(h.Kind, h.Value); i >= 0 {
+		h = *q.holds[i]
+	} else {
+		if len(q.holds) >= maxHolds {
+			return nil, fmt.Errorf("%w: there are %d holds already", rpc.ErrInvalid, maxHolds)
+		}
+		h.ID = max(q.lastHold+1, firstHold)
+		c.Hold = []Hold{h}
+	}
+	for i := range c.Update {
+		c.Update[i].Hold = h.ID
+	}
+	return &h, nil
+}
+
+// keepHold notes a hold that is durable. Needs holdMu.
+func (q *Queue) keepHold(h *Hold) {
+	a := q.active
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if q.findHold(h.Kind, h.Value) < 0 {
+		q.holds = append(q.holds, h)
+		q.lastHold = max(q.lastHold, h.ID)
+	}
+}
+
+// endHolds ends holds by hand that hold nothing any more. Needs holdMu.
+func (q *Queue) endHolds(ctx context.Context, s *Steer, p *page) error {
+	if s.Op == OpHold || s.Op == OpRetry {
+		return nil
+	}
+	ids := make(map[int64]bool)
+	for i := range p.rows {
+		if p.rows[i].Hold >= firstHold {
+			ids[p.rows[i].Hold] = true
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	counts, err := q.store.Held(ctx)
+	if err != nil {
+		return err
+	}
+	return q.dropHolds(ctx, func(h *Hold) bool { return ids[h.ID] && counts[h.ID] == 0 })
+}
+
+// dropHolds ends the holds by hand that f names. Needs holdMu.
+func (q *Queue) dropHolds(ctx context.Context, f func(*Hold) bool) error {
+	change := &Change{DueAt: time.Now()}
+	var kept []*Hold
+	a := q.active
+	a.mu.Lock()
+	for _, h := range q.holds {
+		if h.Kind == HoldHand && f(h) {
+			change.Release = append(change.Release, h.ID)
+		} else {
+			kept = append(kept, h)
+		}
+	}
+	a.mu.Unlock()
+	if len(change.Release) == 0 {
+		return nil
+	}
+	if err := q.commits.do(ctx, change); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	q.holds = kept
+	return nil
+}
