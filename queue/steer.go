@@ -46,8 +46,9 @@ type Steered struct {
 
 // Refusal is why an envelope was left alone.
 type Refusal struct {
-	ID  EnvelopeID
-	Why string
+	ID   EnvelopeID `json:"id"`
+	Why  string     `json:"why"`
+	Busy bool       `json:"busy"` // trying again soon may help
 }
 
 const (
@@ -136,7 +137,7 @@ type page struct {
 }
 
 func (p *page) refuse(id EnvelopeID, why string) {
-	p.refused = append(p.refused, Refusal{id, address.OneLine(why, maxReason)})
+	p.refused = append(p.refused, Refusal{id, address.OneLine(why, maxReason), p.busy[id] != ""})
 }
 
 // seize keeps envelopes from being tried while they are changed: what is in memory

@@ -22,14 +22,9 @@ import (
 // steered is a queue as commands see it: what it answers, and what was asked.
 type steered struct {
 	queue.Admin
-	retried queue.Retried
-	held    map[string]bool
-	down    error
-	asked   []string
-}
-
-func (s *steered) Retry(context.Context, queue.MessageID, int) (queue.Retried, error) {
-	return s.retried, nil
+	held  map[string]bool
+	down  error
+	asked []string
 }
 
 func (s *steered) Release(_ context.Context, kind queue.HoldKind, value string) (int, error) {
@@ -49,31 +44,6 @@ func printing() (*cobra.Command, *strings.Builder) {
 	cmd.SetOut(out)
 	cmd.SetErr(io.Discard)
 	return cmd, out
-}
-
-// What a hold keeps back is not said to be due.
-func TestRetryTellsHeld(t *testing.T) {
-	for _, tt := range []struct {
-		id      queue.MessageID
-		n       int
-		retried queue.Retried
-		due     int
-		out     string
-		fault   string
-	}{
-		{0, -1, queue.Retried{Due: 2}, 2, "", ""},
-		{0, -1, queue.Retried{Due: 2, Held: 3}, 2, "3 envelopes stay held: see `tabard queue hold`\n", ""},
-		{0, -1, queue.Retried{Held: 3}, 0, "3 envelopes stay held: see `tabard queue hold`\n", ""},
-		{1, -1, queue.Retried{Due: 1, Held: 3}, 1, "3 envelopes stay held: see `tabard queue hold`\n", ""},
-		{1, -1, queue.Retried{Held: 3}, 0, "", "0000000000000001 is held"},
-		{1, 2, queue.Retried{Held: 1}, 0, "", "0000000000000001.2 is held"},
-	} {
-		cmd, out := printing()
-		due, err := retry(&steered{retried: tt.retried}, t.Context(), cmd, tt.id, tt.n)
-		if due != tt.due || out.String() != tt.out || (err == nil) != (tt.fault == "") || err != nil && (exitCode(err) != exDataErr || !strings.Contains(err.Error(), tt.fault)) {
-			t.Errorf("%+v: %d, %v, prints %q", tt, due, err, out)
-		}
-	}
 }
 
 // A name that is not held does not keep the others from being released; a server

@@ -204,9 +204,11 @@ func (s *server) withQueue(f func(queue.Admin) error) {
 func (s *server) listed() []queue.Listed {
 	s.t.Helper()
 	var all []queue.Listed
-	s.withQueue(func(q queue.Admin) (err error) {
-		all, err = listAll(s.t.Context(), q)
-		return err
+	s.withQueue(func(q queue.Admin) error {
+		return eachListed(s.t.Context(), q, queue.Filter{}, 0, func(page []queue.Listed) error {
+			all = append(all, page...)
+			return nil
+		})
 	})
 	return all
 }

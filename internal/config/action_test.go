@@ -79,14 +79,14 @@ func TestDelays(t *testing.T) {
 		{"-1s", -1}, {"+1s", -1}, {"1 s", -1}, {"1h30m", -1}, {"1.5h", -1}, {"1S", -1},
 	}
 	for _, tt := range tests {
-		got, ok := parseDelay(tt.in)
+		got, ok := ParseDelay(tt.in)
 		if !ok {
 			got = -1
 		}
 		if got != tt.want {
-			t.Errorf("parseDelay(%q) = %v, want %v", tt.in, got, tt.want)
+			t.Errorf("ParseDelay(%q) = %v, want %v", tt.in, got, tt.want)
 		}
-		if again, _ := parseDelay(formatDelay(got)); ok && again != got {
+		if again, _ := ParseDelay(formatDelay(got)); ok && again != got {
 			t.Errorf("formatDelay(%v) = %q", got, formatDelay(got))
 		}
 	}

@@ -147,7 +147,7 @@ const maxDelay = (1<<31 - 1) * time.Second
 
 // delay takes a duration: a number and one of s, m, h, d.
 func (p *parser) delay(min time.Duration) (time.Duration, *Error) {
-	d, ok := parseDelay(p.tok.text)
+	d, ok := ParseDelay(p.tok.text)
 	if p.tok.kind != tokWord && p.tok.kind != tokString || !ok {
 		return 0, p.unexpected(`a delay such as 30s, 10m, 4h or 2d`)
 	}
@@ -158,7 +158,8 @@ func (p *parser) delay(min time.Duration) (time.Duration, *Error) {
 	return d, nil
 }
 
-func parseDelay(s string) (time.Duration, bool) {
+// ParseDelay reads a delay as the language spells it: a number and one of s, m, h, d.
+func ParseDelay(s string) (time.Duration, bool) {
 	if len(s) < 2 || !isDigit(int(s[0])) {
 		return 0, false
 	}
