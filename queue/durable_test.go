@@ -18,8 +18,12 @@ import (
 	"tabard/queue/sqlite"
 )
 
-// loadVar makes the test binary a process that enqueues without end.
-const loadVar = "TABARD_QUEUE_TEST_LOAD"
+const (
+	// loadVar makes the test binary a process that enqueues without end, and keysVar
+	// one that encrypts and compresses bodies meanwhile, under one key and the next.
+	loadVar = "TABARD_QUEUE_TEST_LOAD"
+	keysVar = "TABARD_QUEUE_TEST_KEYS"
+)
 
 func TestMain(m *testing.M) {
 	var err error
@@ -48,6 +52,11 @@ func load(path string) error {
 	q, err := queue.New(ctx, store, &local{}, queue.Options{})
 	if err != nil {
 		return err
+	}
+	if keys := os.Getenv(keysVar); keys != "" {
+		if err := startRotation(ctx, q, keys); err != nil {
+			return err
+		}
 	}
 	go q.Run(ctx)
 	var mu sync.Mutex
@@ -113,14 +122,16 @@ func bodyFor(id queue.MessageID, large bool) []byte {
 
 // Killed at any moment, under load: every message that was acknowledged, and
 // not delivered, is there, and whole.
-func TestKill(t *testing.T) {
+func TestKill(t *testing.T) { testKill(t, 4, "", queue.Options{}) }
+
+func testKill(t *testing.T, rounds int, keys string, o queue.Options) {
 	path := filepath.Join(t.TempDir(), "queue.db")
 	seen := map[string]map[string]bool{"+": {}, "!": {}, "-": {}}
-	for round := range 4 {
-		killUnderLoad(t, path, 100+300*round, seen)
+	for round := range rounds {
+		killUnderLoad(t, path, keys, 100+300*round, seen)
 	}
 	accepted, delivered, recorded := seen["+"], seen["!"], seen["-"]
-	r := open(t, path, queue.Options{}, &local{})
+	r := open(t, path, o, &local{})
 	present := map[string]bool{}
 	for after := (queue.EnvelopeID{}); ; {
 		page, err := r.List(t.Context(), after, 1000)
@@ -168,10 +179,10 @@ func TestKill(t *testing.T) {
 }
 
 // killUnderLoad kills a loaded process after n messages were acknowledged.
-func killUnderLoad(t *testing.T, path string, n int, seen map[string]map[string]bool) {
+func killUnderLoad(t *testing.T, path, keys string, n int, seen map[string]map[string]bool) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), loadVar+"="+path)
+	cmd.Env = append(os.Environ(), loadVar+"="+path, keysVar+"="+keys)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -47,7 +47,23 @@ func (q *Queue) SetCoder(c *bodycode.Coder) {
 		q.store.SetCoder(c)
 		q.coder.Store(c)
 	})
-	q.goWhile(func() { q.releaseKeys(q.ctx) })
+	q.goWhile(func() {
+		q.releaseKeys(q.ctx)
+		q.missKeys(q.ctx)
+	})
+}
+
+// missKeys says which keys are missing for mail that is here.
+func (q *Queue) missKeys(ctx context.Context) {
+	stored, err := q.store.Encodings(ctx)
+	if err != nil && ctx.Err() == nil {
+		q.log.Error("how bodies are stored is not known", "error", err)
+	}
+	for _, s := range stored {
+		if key := s.Encoding.Key(); key != "" && !q.hasKey(key) {
+			q.log.Error("messages are encrypted under a key that is missing: they wait until it is back", "key", key, "messages", s.Messages)
+		}
+	}
 }
 
 // hasKey reports whether a key is at hand.

@@ -80,6 +80,7 @@ type queueConfig struct {
 	Bounce   config.Bounce
 	// MaxDeferred is `mta max-deferred`: it is about what waits in the queue.
 	MaxDeferred int
+	Keys        secretText // what is in the file of queue encryption; empty: there is none
 }
 
 func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
@@ -118,10 +119,14 @@ type spawnFunc func(ctx context.Context, uid, gid int) error
 
 // open makes the queue on its store.
 func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.Local, spawn spawnFunc, log *slog.Logger) (*queue.Queue, error) {
+	coder, err := c.coder()
+	if err != nil {
+		return nil, err
+	}
 	r := c.rules()
 	return queue.New(ctx, store, local, queue.Options{
 		Logger: log, Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry,
-		WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Spawn: spawn,
+		WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Spawn: spawn, Coder: coder,
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -34,7 +35,7 @@ line with its place.`,
 				return err
 			}
 			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
-				return g.report(cmd, append(svc.Check(ctx), rowProblems(ctx, cfg, time.Now())...))
+				return g.report(cmd, slices.Concat(svc.Check(ctx), rowProblems(ctx, cfg, time.Now()), queueProblems(cfg)))
 			})
 		},
 	}

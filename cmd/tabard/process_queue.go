@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -73,6 +74,12 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 			log.Error("changed configuration cannot be read", "error", err)
 			return
 		}
+		coder, err := changed.coder()
+		if err != nil {
+			log.Error("keys of the queue cannot be read: the old ones stay", "error", err)
+		} else {
+			q.SetCoder(coder)
+		}
 		q.SetRules(changed.rules(), done)
 	})
 	served, cut := context.WithCancel(context.WithoutCancel(ctx))
@@ -117,7 +124,7 @@ func serveQueue(ctx context.Context, log *slog.Logger, q *queue.Queue, e privsep
 			w, release := q.LocalWorker(uid)
 			return release, queue.RegisterWorker(s, w)
 		case edgeControl:
-			return nothing, queue.RegisterAdmin(s, q)
+			return nothing, errors.Join(queue.RegisterAdmin(s, q), queue.RegisterBodies(s, q))
 		case edgeMetrics:
 			return nothing, count.Register(s, q.Counts)
 		}

@@ -77,6 +77,9 @@ func (d *daemon) prepare(l loaded) (*plan, error) {
 	if p.queue.Path, err = filepath.Abs(p.queue.Path); err != nil {
 		return nil, err
 	}
+	if p.queue.Keys, err = queueKeys(l.cfg); err != nil {
+		return nil, err
+	}
 	if old := d.plan(); old != nil {
 		if err := old.permits(p); err != nil {
 			return nil, err

@@ -58,13 +58,17 @@ func (e *editor) sealNewKey() *cobra.Command {
 
 // masterKeys reads the file of the configuration.
 func masterKeys(cfg *config.Config) (*sealing.Ring, error) {
-	path := cfg.Custody.MasterKey
-	if path == "" {
+	if cfg.Custody.MasterKey == "" {
 		return nil, exitf(exConfig, "the configuration names no file of master keys: custody master-key FILE")
 	}
+	return readKeys(cfg.Custody.MasterKey, "tabard seal new-key")
+}
+
+// readKeys reads a file of keys, which a command makes.
+func readKeys(path, command string) (*sealing.Ring, error) {
 	text, err := table.ReadPEMFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, exitf(exNoInput, "%w: make it with tabard seal new-key", err)
+		return nil, exitf(exNoInput, "%w: make it with %s", err, command)
 	}
 	if err != nil {
 		return nil, withCode(exNoInput, err)
@@ -91,7 +95,11 @@ func newMasterKey(cfg *config.Config) (*sealing.Ring, error) {
 // writeMasterKeys replaces the file in one step. It belongs to whom it belonged
 // to before, or to who lookup runs as.
 func writeMasterKeys(cfg *config.Config, ring *sealing.Ring) error {
-	path := cfg.Custody.MasterKey
+	return writeKeys(cfg.Custody.MasterKey, ring.Text(), func(f *os.File, path string) error { return giveToLookup(f, path, cfg) })
+}
+
+// writeKeys replaces a file of keys in one step; give makes it somebody's.
+func writeKeys(path string, text []byte, give func(f *os.File, path string) error) error {
 	if real, err := filepath.EvalSymlinks(path); err == nil {
 		path = real // the link stays
 	}
@@ -100,9 +108,9 @@ func writeMasterKeys(cfg *config.Config, ring *sealing.Ring) error {
 		return err
 	}
 	defer func() { _ = os.Remove(f.Name()) }() // gone after the rename
-	_, err = f.Write(ring.Text())
+	_, err = f.Write(text)
 	if err == nil {
-		err = giveToLookup(f, path, cfg)
+		err = give(f, path)
 	}
 	if err == nil {
 		err = f.Sync()
@@ -116,17 +124,26 @@ func writeMasterKeys(cfg *config.Config, ring *sealing.Ring) error {
 	return syncDir(filepath.Dir(path))
 }
 
-func giveToLookup(f *os.File, path string, cfg *config.Config) error {
-	if info, err := os.Stat(path); err == nil {
-		if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
-			if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
-				return err
-			}
-		}
-		return f.Chmod(info.Mode().Perm())
+// asBefore gives a file the owner and the mode of the one at path, if there is one.
+func asBefore(f *os.File, path string) (found bool, err error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
 	}
-	if os.Getuid() != 0 {
-		return nil
+	if err != nil {
+		return false, err
+	}
+	if owner, ok := info.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
+		if err := f.Chown(int(owner.Uid), int(owner.Gid)); err != nil {
+			return true, err
+		}
+	}
+	return true, f.Chmod(info.Mode().Perm())
+}
+
+func giveToLookup(f *os.File, path string, cfg *config.Config) error {
+	if same, err := asBefore(f, path); same || err != nil || os.Getuid() != 0 {
+		return err
 	}
 	id, err := identityOf(cfg, procLookup)
 	if err != nil || id.cred == nil {

@@ -366,7 +366,8 @@ type Queue struct {
 	TTL         time.Duration // default 4 days
 	Retry       []time.Duration
 	Compression bool
-	Encryption  string
+	Encryption  string // file of keys; empty: there is none
+	ReadOnly    bool   // the keys only open what is stored already
 }
 
 // SMTP holds the `smtp` directives.

@@ -54,7 +54,7 @@ func (p *parser) finishListener(l *Listener, bareNewline *bool) {
 func contextualWords() []string {
 	all := []string{
 		"cache", "off", "stale-ttl", "optional", "normalize", "sql", "require", "best-effort", "retry", "master-key", "passphrases",
-		"lookup", "smtpd", "opensmtpd", "tabard", "none", "auto", "legacy", "stdin",
+		"lookup", "smtpd", "opensmtpd", "tabard", "none", "auto", "legacy", "read-only",
 		"max-session", "max-session-per-user", "max-evp-batch-size", "max-inflight", "max-msg-batch-size", "max-schedule",
 	}
 	all = append(all, smtpLimitWords()...)

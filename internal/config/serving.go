@@ -50,23 +50,26 @@ func (p *parser) queue(pos Pos) *Error {
 	return p.queueStore(pos)
 }
 
-// queueEncryption reads the key, or where to ask for it; nothing means a prompt.
+// queueEncryption reads the file of keys. What OpenSMTPD has instead, a key of 32
+// characters, "stdin", "-" or nothing, is understood, and refused later: a key that
+// stands here every process would have, and nobody is there to type one in.
 func (p *parser) queueEncryption() *Error {
-	p.cfg.Queue.Encryption = "prompt"
 	if !p.isStr() {
 		return nil
 	}
 	pos := p.tok.pos
-	key, err := p.str("key of 32 characters, stdin or -")
+	path, err := p.str("file of keys")
 	if err != nil {
 		return err
 	}
-	if key == "-" || strings.EqualFold(key, "stdin") {
-		key = "stdin"
-	} else if len(key) != 32 {
-		return errorAt(pos, "key has %d characters; expected 32", len(key))
+	if path == "-" || strings.EqualFold(path, "stdin") || !strings.HasPrefix(path, "/") && len(path) == 32 {
+		return nil
 	}
-	p.cfg.Queue.Encryption = key
+	if !strings.HasPrefix(path, "/") || hasControl(path) {
+		return errorAt(pos, "expected an absolute path: file of keys")
+	}
+	p.cfg.Queue.Encryption = path
+	p.cfg.Queue.ReadOnly = p.accept("read-only")
 	return nil
 }
 

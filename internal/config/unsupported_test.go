@@ -27,6 +27,7 @@ func phrases[T any](gaps []gap[T]) []string {
 }
 
 func TestUnsupported(t *testing.T) {
+	const noKeyFile = "queue encryption with a key that is not in a file (tabard queue encrypt new-key makes one)"
 	const certs = "table t sqlite:/t\npki * cert /c key /k\n"
 	tests := []struct {
 		text, want string
@@ -44,8 +45,10 @@ func TestUnsupported(t *testing.T) {
 		{"admd x", "admd", 1},
 		{"table t sqlite:/t\nlog sql <t>", "log sql", 2},
 		{"queue ttl 1d\nqueue postgres://h/d", "queue postgres", 2},
-		{"queue ttl 1d\nqueue compression", "queue compression", 2},
-		{"queue encryption", "queue encryption", 1},
+		{"queue ttl 1d\nqueue encryption", noKeyFile, 2},
+		{"queue encryption stdin", noKeyFile, 1},
+		{"queue encryption -", noKeyFile, 1},
+		{`queue encryption "0123456789abcdef0123456789abcdef"`, noKeyFile, 1},
 		{"mda limit max-session 1", "mda limit", 1},
 		{"scheduler limit max-inflight 1", "scheduler limit", 1},
 	}

@@ -137,8 +137,15 @@ func (r *Ring) IDs() []string {
 
 // Text is the content of the file. It is secret.
 func (r *Ring) Text() []byte {
+	return r.TextUnder("Master keys of Tabard: whoever reads this can open the sealed keys in its tables.", "The first one seals. See tabard seal --help.")
+}
+
+// TextUnder is Text with other lines of comment.
+func (r *Ring) TextUnder(comment ...string) []byte {
 	var b bytes.Buffer
-	b.WriteString("# Master keys of Tabard: whoever reads this can open the sealed keys in its tables.\n# The first one seals. See tabard seal --help.\n")
+	for _, line := range comment {
+		fmt.Fprintf(&b, "# %s\n", line)
+	}
 	for _, k := range r.keys {
 		fmt.Fprintf(&b, "# %s\n%s\n", k.id, k.text)
 	}
