@@ -49,12 +49,12 @@ func coder(t testing.TB, compress bool, keys ...byte) *bodycode.Coder {
 }
 
 // recode stores all bodies anew that need it.
-func recode(ctx context.Context, q queue.BodyAdmin, all bool) (done, failed int, err error) {
+func recode(ctx context.Context, q queue.BodyAdmin, all bool) (stored, faults int, err error) {
 	for r := (queue.RecodeRequest{All: all}); ; {
 		got, err := q.Recode(ctx, r)
-		done, failed = done+got.Done, failed+got.Failed
+		stored, faults = stored+got.Done, faults+got.Failed
 		if err != nil || got.End {
-			return done, failed, err
+			return stored, faults, err
 		}
 		r.From, r.After = got.From, got.After
 	}
