@@ -96,7 +96,6 @@ func TestKillWhileKeysRotate(t *testing.T) {
 func TestCodersComeAndGo(t *testing.T) {
 	t.Parallel()
 	r := start(t, queue.Options{})
-	w := r.relayer()
 	coders := []*bodycode.Coder{coder(t, false), coder(t, true), coder(t, true, 1), coder(t, false, 2, 1), coder(t, true, 2, 1)}
 	readOnly, err := newCoder(keyText(2, 1), false, true)
 	if err != nil {
@@ -117,7 +116,7 @@ func TestCodersComeAndGo(t *testing.T) {
 		t.Errorf("%+v, %v", state, err)
 	}
 	r = r.reopen(queue.Options{Coder: readOnly}) // none is in memory
-	w = r.relayer()
+	w := r.relayer()
 	for range sent {
 		j := takeOne(t, w)
 		if size, sum := readBody(t, w, j); size != j.Message.Size || sum != wantSum(int(size)) {
