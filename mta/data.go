@@ -234,7 +234,7 @@ func (t *transaction) final(r reply, env queue.Envelope) queue.Result {
 		ID: env.ID, Outcome: outcome(r), Code: r.code, Enhanced: r.enhanced(), Text: r.text(), Remote: t.host.name,
 	}
 	if res.Outcome == queue.Delivered {
-		res.Relayed = t.relayed()
+		res.Relayed, res.KeepsTime = t.relayed(), t.keepsTime()
 	}
 	return res
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tabard/internal/address"
 	"tabard/queue"
@@ -26,8 +27,7 @@ func wireAddress(addr string) (wire string, utf8 bool) {
 
 // mailLine is MAIL with the parameters of the extensions that the server offers:
 // BODY (RFC 6152), SIZE (RFC 1870), SMTPUTF8 (RFC 6531), REQUIRETLS (RFC 8689),
-// RET and ENVID (RFC 3461
-// section 4.3, 4.4).
+// those of wishes, RET and ENVID (RFC 3461 section 4.3, 4.4).
 func (t *transaction) mailLine(from string, utf8 bool) string {
 	m, s := &t.job.Message, t.session
 	var b strings.Builder
@@ -44,6 +44,7 @@ func (t *transaction) mailLine(from string, utf8 bool) string {
 	if m.RequireTLS && s.channel.encrypted && s.channel.tagged {
 		b.WriteString(" REQUIRETLS")
 	}
+	b.WriteString(t.wishes(time.Now()))
 	if _, ok := s.offers("DSN"); !ok {
 		return b.String()
 	}

@@ -75,6 +75,9 @@ func (t *transaction) fits() *failure {
 	if f := sound(t.job); f != nil {
 		return f
 	}
+	if f := t.inTime(time.Now()); f != nil {
+		return f
+	}
 	_, t.chunking = t.offers("CHUNKING")
 	_, can := t.offers("SMTPUTF8")
 	from, utf8 := wireAddress(t.from)

@@ -36,8 +36,8 @@ func (q *Queue) prepare(ctx context.Context, s Submission, size int64) (*NewMess
 	// What is stored in milliseconds is in memory, too.
 	now := time.Now().Truncate(time.Millisecond)
 	m.Message.Created, m.Message.Size = now, size
-	if m.Message.Release.Before(now) {
-		m.Message.Release = now
+	if m.Message.Release = m.Message.Release.Truncate(time.Millisecond); !m.Message.Release.After(now) {
+		m.Message.Release = time.Time{}
 	}
 	for i := range s.Recipients {
 		m.Envelopes[i] = q.envelope(ctx, &m.Message, &s.Recipients[i], i)
@@ -54,7 +54,10 @@ func (q *Queue) envelope(ctx context.Context, m *Message, r *Envelope, n int) Ne
 	if ttl <= 0 {
 		ttl = q.rules.Load().TTL
 	}
-	begin := m.Release.Truncate(time.Millisecond)
+	begin := m.Created
+	if !m.Release.IsZero() {
+		begin = m.Release
+	}
 	expires := begin.Add(ttl)
 	if by := m.DeliverBy; !by.Time.IsZero() && !by.Notify && by.Time.Before(expires) {
 		expires = by.Time

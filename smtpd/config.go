@@ -12,13 +12,15 @@ import (
 // Config is what the supervisor tells smtpd: plain data, no table and no key.
 type Config struct {
 	Listeners      []Listener
-	Hostname       string // our own name, where a listener has no other
-	MaxMessageSize int64  // bytes of one message; 0: 35 MiB
-	MaxMails       int    // messages per session; 0: 100
-	MaxRcpt        int    // recipients per message; 0: 1000
-	MaxConnections int    // sessions at once over all listeners; 0: 1000
-	MaxPerAddress  int    // sessions at once from one IPv4 address or IPv6 /64; 0: half of MaxConnections
-	MaxErrors      int    // refused commands until a session is closed; 0: 20
+	Hostname       string        // our own name, where a listener has no other
+	MaxMessageSize int64         // bytes of one message; 0: 35 MiB
+	MaxMails       int           // messages per session; 0: 100
+	MaxRcpt        int           // recipients per message; 0: 1000
+	MaxConnections int           // sessions at once over all listeners; 0: 1000
+	MaxPerAddress  int           // sessions at once from one IPv4 address or IPv6 /64; 0: half of MaxConnections
+	MaxErrors      int           // refused commands until a session is closed; 0: 20
+	MaxPriority    int           // the highest MT-PRIORITY of those who log in
+	FutureRelease  time.Duration // how long mail of those who log in may be held; 0: it is not offered
 	Timeouts       Timeouts
 }
 
@@ -67,6 +69,8 @@ func FromConfig(c *config.Config, hostname string) Config {
 		MaxRcpt:        c.SMTP.MaxRcpt,
 		MaxConnections: c.SMTP.MaxConnections,
 		MaxErrors:      c.SMTP.MaxErrors,
+		MaxPriority:    c.SMTP.MaxPriority,
+		FutureRelease:  c.SMTP.FutureRelease,
 	}
 	for i := range c.Listeners {
 		l := fromListener(&c.Listeners[i])

@@ -14,7 +14,7 @@ import (
 
 func TestFromConfig(t *testing.T) {
 	got := FromConfig(&config.Config{
-		SMTP: config.SMTP{MaxMails: 1, MaxRcpt: 2, MaxConnections: 3, MaxErrors: 4, MaxMessageSize: 5},
+		SMTP: config.SMTP{MaxMails: 1, MaxRcpt: 2, MaxConnections: 3, MaxErrors: 4, MaxMessageSize: 5, MaxPriority: 6, FutureRelease: 7},
 		Listeners: []config.Listener{
 			{Host: "127.0.0.1", Port: "25", TLS: config.TLSStart, PKINames: []string{"mx"}, NoDSN: true, NormalizeBareNewline: true},
 			{Host: "::1", Port: "465", TLS: config.TLSImplicit, PKITables: []config.TableRef{"t"}, Auth: config.AuthRequire, Senders: "s",
@@ -23,7 +23,7 @@ func TestFromConfig(t *testing.T) {
 		},
 	}, "mx.example.org")
 	want := Config{
-		Hostname: "mx.example.org", MaxMails: 1, MaxRcpt: 2, MaxConnections: 3, MaxErrors: 4, MaxMessageSize: 5,
+		Hostname: "mx.example.org", MaxMails: 1, MaxRcpt: 2, MaxConnections: 3, MaxErrors: 4, MaxMessageSize: 5, MaxPriority: 6, FutureRelease: 7,
 		Listeners: []Listener{
 			{Index: 0, Name: "127.0.0.1:25", TLS: config.TLSStart, HasPKI: true, NoDSN: true, NormalizeBareNewline: true},
 			{Index: 1, Name: "[::1]:465", TLS: config.TLSImplicit, HasPKI: true, Auth: config.AuthRequire, HasSenders: true, HasHostnames: true,

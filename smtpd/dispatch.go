@@ -35,9 +35,18 @@ func (s *session) dispatch(raw []byte) {
 	if v == verbRcpt {
 		arg = s.qualify(arg)
 	}
-	if !s.ours(v, arg) {
-		s.pass(word, arg)
+	if s.ours(v, arg) {
+		return
 	}
+	if v == verbMail {
+		rest, e := s.takeWishes(arg)
+		if e != nil {
+			c.answer(e)
+			return
+		}
+		arg = rest
+	}
+	s.pass(word, arg)
 }
 
 // pass hands a command to go-smtp.

@@ -162,6 +162,9 @@ func (m *incoming) finish() *smtp.SMTPError {
 	m.s.mails++
 	m.s.c.errors, m.s.c.overshot = 0, 0
 	m.log(sub)
+	if w := &m.tx.wishes; w.lowered { // RFC 6710: what follows 2.3.6 is the priority
+		return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 3, 6}, Message: strconv.Itoa(w.priority) + " is the priority of " + m.idText + " Message accepted for delivery"}
+	}
 	return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0}, Message: m.idText + " Message accepted for delivery"}
 }
 
@@ -187,6 +190,7 @@ func (m *incoming) submission() queue.Submission {
 		Message: queue.Message{
 			ID: m.id, Sender: tx.sender, Size: size,
 			EightBit: tx.options.Body == smtp.Body8BitMIME, UTF8: tx.options.UTF8,
+			Priority: tx.wishes.priority, Release: tx.wishes.release, DeliverBy: tx.wishes.by,
 			RequireTLS: tx.options.RequireTLS, TLSOptional: m.head.tlsOptional(),
 			Ret: string(tx.options.Return), EnvID: tx.options.EnvelopeID,
 			Session: s.c.id, User: s.user, Helo: s.helo, Remote: s.c.peer.text(), Created: m.created,

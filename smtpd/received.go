@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"strconv"
 	"strings"
 	"time"
 
@@ -35,6 +36,10 @@ func (s *session) received(buf []byte, tx *transaction, id string, now time.Time
 		buf = append(buf, "\r\n\t(auth=yes user="...)
 		buf = append(buf, comment(s.user)...)
 		buf = append(buf, ')')
+	}
+	if tx.wishes.ranked { // RFC 6710
+		buf = append(buf, " PRIORITY "...)
+		buf = strconv.AppendInt(buf, int64(tx.wishes.priority), 10)
 	}
 	if len(tx.rcpts) == 1 { // with more, it would tell each about the others
 		buf = append(buf, "\r\n\tfor <"...)

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
@@ -114,7 +115,8 @@ func (c *conn) greeting() string {
 }
 
 // capability adds to go-smtp's EHLO reply what the connection does itself:
-// STARTTLS, REQUIRETLS, and the other limit of RFC 9422.
+// STARTTLS, REQUIRETLS, what may be asked of the schedule, and the other limit of RFC
+// 9422.
 func (c *conn) capability(text string) string {
 	switch {
 	case strings.HasPrefix(text[4:], "Hello "):
@@ -125,6 +127,9 @@ func (c *conn) capability(text string) string {
 		}
 		if c.tls != nil {
 			c.put("250-REQUIRETLS") // RFC 8689 section 2
+		}
+		for _, line := range c.sess.wishLines(time.Now()) {
+			c.put("250-" + line)
 		}
 		return text + " MAILMAX=" + strconv.Itoa(c.srv.cfg.MaxMails)
 	}

@@ -28,6 +28,7 @@ type session struct {
 	mails    int        // messages accepted
 	failures int        // of AUTH
 	tx       *transaction
+	wishes   wishes // of the MAIL command in hand
 
 	authenticated bool // by AUTH
 	byPassword    bool // which outlives the certificate
@@ -39,6 +40,7 @@ var _ smtp.AuthSession = (*session)(nil)
 type transaction struct {
 	sender    string
 	options   smtp.MailOptions
+	wishes    wishes
 	rcpts     []string // accepted, as given
 	envelopes []queue.Envelope
 	seen      map[queue.Envelope]bool // envelopes without Recipient, from the second on
@@ -88,7 +90,7 @@ func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	if e := s.maySendAs(sender); e != nil {
 		return e
 	}
-	s.tx = &transaction{sender: sender, options: *opts, began: began}
+	s.tx = &transaction{sender: sender, options: *opts, began: began, wishes: s.wishes}
 	return nil
 }
 

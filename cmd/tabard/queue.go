@@ -88,6 +88,7 @@ func (g *globals) printShown(cmd *cobra.Command, s queue.Shown) error {
 	m := s.Message
 	_, _ = fmt.Fprintf(out, "message: %s\nfrom: <%s>\nsize: %d\nreceived: %s\nclient: %s [%s] user=%s session=%s\n",
 		m.ID, m.Sender, m.Size, m.Created.Format(time.RFC3339), dash(m.Helo), dash(m.Remote), dash(m.User), dash(m.Session))
+	printWishes(out, &m)
 	for _, e := range s.Envelopes {
 		_, _ = fmt.Fprintf(out, "envelope: %s to=<%s> rcpt=<%s> action=%s tries=%d next=%s expires=%s held=%s error=%s\n", e.ID, e.Address, e.Recipient,
 			dash(e.Action), e.Attempts, e.Next.Format(time.RFC3339), e.Expires.Format(time.RFC3339), dash(address.OneLine(e.HeldFor, 300)), address.OneLine(dash(e.LastError), 500))

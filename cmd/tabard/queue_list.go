@@ -159,7 +159,7 @@ func queueRow(l queue.Listed, now time.Time) []string {
 		last = e.HeldFor
 	}
 	return []string{
-		e.ID.String(), now.Sub(e.Created).Round(time.Second).String(), strconv.FormatInt(l.Size, 10), "<" + l.Sender + ">", "<" + e.Address + ">",
+		e.ID.String(), max(0, now.Sub(e.Created)).Round(time.Second).String(), strconv.FormatInt(l.Size, 10), "<" + l.Sender + ">", "<" + e.Address + ">",
 		dash(e.Action), strconv.Itoa(e.Attempts), next, address.OneLine(last, 200),
 	}
 }

@@ -372,13 +372,15 @@ type Queue struct {
 
 // SMTP holds the `smtp` directives.
 type SMTP struct {
-	Ciphers              []uint16 // cipher suites of TLS 1.2 for listeners that name none; empty: all that are secure
-	MaxMails             int      // messages per session, default 100
-	MaxRcpt              int      // recipients per message, default 1000
-	MaxConnections       int      // sessions at once over all listeners, default 1000
-	MaxErrors            int      // refused commands until a session is closed, default 20
-	MaxMessageSize       int64    // bytes, default 36700160
-	SubAddrDelim         string   // one character, default "+"
+	Ciphers              []uint16      // cipher suites of TLS 1.2 for listeners that name none; empty: all that are secure
+	MaxMails             int           // messages per session, default 100
+	MaxRcpt              int           // recipients per message, default 1000
+	MaxConnections       int           // sessions at once over all listeners, default 1000
+	MaxErrors            int           // refused commands until a session is closed, default 20
+	MaxMessageSize       int64         // bytes, default 36700160
+	MaxPriority          int           // highest MT-PRIORITY of those who log in, default 9
+	FutureRelease        time.Duration // how long they may have mail held, default 7 days; 0: not at all
+	SubAddrDelim         string        // one character, default "+"
 	NormalizeBareNewline bool
 }
 

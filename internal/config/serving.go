@@ -14,7 +14,7 @@ func defaults() *Config {
 		Queue: Queue{TTL: 4 * day},
 		SMTP: SMTP{
 			MaxMails: 100, MaxRcpt: 1000, MaxConnections: 1000, MaxErrors: 20,
-			MaxMessageSize: 35 << 20, SubAddrDelim: "+",
+			MaxMessageSize: 35 << 20, SubAddrDelim: "+", MaxPriority: 9, FutureRelease: 7 * day,
 		},
 		SRS:    SRS{TTL: 4 * day},
 		MTA:    MTA{MaxDeferred: 100},
@@ -102,7 +102,7 @@ func (p *parser) queueStore(pos Pos) *Error {
 
 // smtp reads one of the `smtp` directives.
 func (p *parser) smtp(pos Pos) *Error {
-	word, err := p.oneOf("bare-newline", "ciphers", "limit", "max-message-size", "sub-addr-delim")
+	word, err := p.oneOf("bare-newline", "ciphers", "future-release", "limit", "max-message-size", "max-priority", "sub-addr-delim")
 	if err != nil {
 		return err
 	}
@@ -113,10 +113,14 @@ func (p *parser) smtp(pos Pos) *Error {
 		p.cfg.SMTP.NormalizeBareNewline = word == "normalize"
 	case "ciphers":
 		return p.ciphers(&p.cfg.SMTP.Ciphers)
+	case "future-release":
+		p.cfg.SMTP.FutureRelease, err = p.delay(0)
 	case "limit":
 		return p.smtpLimits()
 	case "max-message-size":
 		p.cfg.SMTP.MaxMessageSize, err = p.size()
+	case "max-priority":
+		p.cfg.SMTP.MaxPriority, err = p.count(0, 9)
 	case "sub-addr-delim":
 		return p.subAddrDelim()
 	}
