@@ -31,7 +31,19 @@ type committer struct {
 
 	wake chan struct{}
 	done chan struct{}
+
+	tidied time.Time // when the store was tidied last
+	untidy bool      // something was written since, or there is more to do
 }
+
+// tidier is a Store that has something to do when nobody waits for it. One call does
+// a little, and reports whether there is more. It is called like Apply.
+type tidier interface {
+	Tidy(ctx context.Context) (more bool, err error)
+}
+
+// tidyPause is at least between two looks at a store that is tidy.
+const tidyPause = time.Second
 
 // commit is a change that waits to become durable.
 type commit struct {
@@ -119,7 +131,27 @@ func (c *committer) run() {
 		if closed {
 			return
 		}
+		c.rest()
+	}
+}
+
+// rest waits for changes, and has the store tidied meanwhile.
+func (c *committer) rest() {
+	t, ok := c.store.(tidier)
+	if !ok || !c.untidy {
 		<-c.wake
+		return
+	}
+	timer := time.NewTimer(time.Until(c.tidied.Add(tidyPause)))
+	defer timer.Stop()
+	select {
+	case <-c.wake:
+		return
+	case <-timer.C:
+	}
+	more, err := t.Tidy(context.Background())
+	if c.untidy = more && err == nil; !c.untidy { // an error shows again when it matters
+		c.tidied = time.Now()
 	}
 }
 
@@ -140,6 +172,7 @@ func (c *committer) group() (group []*commit, closed bool) {
 }
 
 func (c *committer) commit(group []*commit) {
+	c.untidy = true
 	changes := make([]*Change, len(group))
 	began := time.Now()
 	for i, w := range group {

@@ -190,7 +190,9 @@ func (s *Store) connect(conns int) (*sql.DB, error) {
 		return nil, err
 	}
 	pragmas := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)",
+		"busy_timeout(10000)",
+		"auto_vacuum(INCREMENTAL)", // of a new database; see Tidy
+		"journal_mode(WAL)", "synchronous(FULL)",
 		"wal_autocheckpoint(0)", // see fold
 		fmt.Sprintf("journal_size_limit(%d)", walLimit),
 	}}
