@@ -44,7 +44,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench ingest|relay|handshake|spread|tables|sni [flags]")
+		return fmt.Errorf("usage: bench ingest|relay|backlog|handshake|spread|tables|sni [flags]")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -54,6 +54,9 @@ func run(args []string) error {
 	}
 	if what == "spread" {
 		return benchSpread(ctx, args[1:])
+	}
+	if what == "backlog" {
+		return benchBacklog(ctx, args[1:])
 	}
 	if what == "tables" {
 		return benchTables(ctx, args[1:])
@@ -70,7 +73,7 @@ func run(args []string) error {
 	case "handshake":
 		return s.handshake(ctx)
 	}
-	return fmt.Errorf("unknown measurement %q; want ingest, relay, handshake, tables or sni", what)
+	return fmt.Errorf("unknown measurement %q; want ingest, relay, backlog, handshake, spread, tables or sni", what)
 }
 
 func parse(args []string) (*settings, error) {

@@ -23,6 +23,8 @@ type target struct {
 	pid  int // root of its processes
 	ca   string
 	stop func() error
+
+	begun time.Time // when it was started
 }
 
 // freeAddr returns a loopback address that nothing listens on.
@@ -170,6 +172,7 @@ func (s *settings) runTabard(ctx context.Context, dir string, text func(addr str
 	if s.pprof != "" {
 		cmd.Env = append(os.Environ(), "TABARD_CPUPROFILE="+s.pprof)
 	}
+	begun := time.Now()
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
@@ -177,7 +180,7 @@ func (s *settings) runTabard(ctx context.Context, dir string, text func(addr str
 		text, _ := os.ReadFile(log.Name())
 		return nil, fmt.Errorf("%w\n%s", err, text)
 	}
-	return &target{addr: addr, pid: cmd.Process.Pid, ca: filepath.Join(dir, "ca.pem"), stop: func() error {
+	return &target{addr: addr, pid: cmd.Process.Pid, ca: filepath.Join(dir, "ca.pem"), begun: begun, stop: func() error {
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			return err
 		}

@@ -1,0 +1,186 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"tabard/bench/load"
+	"tabard/bench/proctree"
+	"tabard/queue"
+	"tabard/queue/sqlite"
+)
+
+// backlog measures new mail beside a queue full of mail that waits for another
+// attempt, and beside an empty one.
+type backlog struct {
+	settings
+	waiting, waitingSize int
+}
+
+func benchBacklog(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("bench backlog", flag.ContinueOnError)
+	b := &backlog{}
+	sessions := 0
+	fs.StringVar(&b.dir, "dir", "", "directory for spools, on the file system to measure; default a temporary one")
+	fs.StringVar(&b.pprof, "pprof", "", "where tabard's processes write CPU profiles")
+	fs.StringVar(&b.key, "key", "ecdsa", "kind of the certificate's key")
+	fs.IntVar(&b.waiting, "waiting", 1_000_000, "envelopes that wait, each of a message of its own")
+	fs.IntVar(&b.waitingSize, "waiting-size", 1024, "bytes per message that waits")
+	fs.IntVar(&b.messages, "messages", 20_000, "new messages")
+	fs.IntVar(&b.size, "size", 4096, "bytes per new message")
+	fs.IntVar(&sessions, "sessions", 50, "connections at once")
+	if err := fs.Parse(args); err != nil {
+		return err
+	}
+	b.sessions = []int{sessions}
+	sink, err := startSink()
+	if err != nil {
+		return err
+	}
+	defer sink.close()
+	for i, waiting := range []int{0, b.waiting, 0, b.waiting} {
+		if err := b.run(ctx, i, waiting, sink); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *backlog) run(ctx context.Context, i, waiting int, sink *sink) error {
+	dir, remove, err := b.scratch(i, "backlog")
+	if err != nil {
+		return err
+	}
+	defer remove()
+	if err := b.fill(ctx, filepath.Join(dir, "queue.db"), waiting); err != nil {
+		return err
+	}
+	t, err := b.startTabard(ctx, dir, sink.addr)
+	if err != nil {
+		return err
+	}
+	err = b.measure(ctx, t, waiting, sink)
+	if stopped := t.stop(); err == nil {
+		err = stopped
+	}
+	return err
+}
+
+// fill writes what waits, due in an hour at the earliest.
+func (b *backlog) fill(ctx context.Context, path string, n int) (err error) {
+	store, err := sqlite.Open(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if closed := store.Close(); err == nil {
+			err = closed
+		}
+	}()
+	body := bytes.Repeat([]byte("0123456789abcde\n"), b.waitingSize/16)
+	now := time.Now()
+	const group = 1000
+	for done := 0; done < n && ctx.Err() == nil; done += group {
+		c := &queue.Change{}
+		for i := done; i < min(n, done+group); i++ {
+			id := queue.MessageID(now.Add(time.Duration(i-n)*time.Millisecond).UnixMilli()<<20 | int64(i&0xfffff))
+			next := now.Add(time.Hour + time.Duration(i%14400)*time.Second)
+			to := fmt.Sprintf("user%d@%s", i, domain(i%1000))
+			c.Insert = append(c.Insert, queue.NewMessage{
+				Message: queue.Message{ID: id, Sender: "news@client.example", Size: int64(len(body)), Created: now}, Body: body, Checksum: queue.Checksum(0, body),
+				Envelopes: []queue.NewEnvelope{{
+					Envelope: queue.Envelope{
+						ID: queue.EnvelopeID{Message: id}, Address: to, Recipient: to, Action: "out", Relay: true,
+						Created: now, Expires: now.Add(96 * time.Hour), Next: next,
+					}, Destination: "out", Lane: queue.LaneUsual,
+				}},
+			})
+		}
+		if err := store.Apply(ctx, []*queue.Change{c}); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (b *backlog) measure(ctx context.Context, t *target, waiting int, sink *sink) error {
+	one := load.Options{Addr: t.addr, Sessions: 1, Messages: 1, Size: b.size, From: "load@client.example", To: "user@bench.example"}
+	if _, err := measure(ctx, "tabard", "first", t.pid, one); err != nil {
+		return err
+	}
+	started := time.Since(t.begun) // until its first 250
+	if _, err := sink.await(ctx, 1, t.pid); err != nil {
+		return err
+	}
+	sink.count.Store(0)
+	begun := time.Now()
+	m, err := measure(ctx, "tabard", "relay", t.pid, load.Options{
+		Addr: t.addr, Sessions: b.sessions[0], Messages: b.messages, Size: b.size, From: "load@client.example", To: "user@bench.example",
+	})
+	if err != nil {
+		return err
+	}
+	accepted, before := m.res.Rate(), m.cpu
+	cpu, err := sink.await(ctx, int64(b.messages), t.pid)
+	if err != nil {
+		return err
+	}
+	m.res.Took, m.cpu = time.Since(begun), before+cpu
+	memory, err := memoryOf(t.pid)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%7d waiting: started in %.2f s; accepted %.0f/s, delivered %.0f/s, CPU %d us each, 250 after %.1f ms p50 %.1f ms p99; memory %s\n",
+		waiting, started.Seconds(), accepted, m.res.Rate(), (m.cpu / time.Duration(b.messages)).Microseconds(), ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), memory)
+	return nil
+}
+
+// memoryOf tells the proportional memory of all processes of a server in MiB, and
+// that of the queue process alone.
+func memoryOf(pid int) (string, error) {
+	tree, err := proctree.Tree(pid)
+	if err != nil {
+		return "", err
+	}
+	queues, err := proctree.Find(pid, "tabard: queue")
+	if err != nil {
+		return "", err
+	}
+	all, own := 0, 0
+	for _, p := range tree {
+		n, err := pss(p.PID)
+		if err != nil {
+			return "", err
+		}
+		all += n
+		for _, q := range queues {
+			if q == p.PID {
+				own += n
+			}
+		}
+	}
+	return fmt.Sprintf("%d MiB, queue %d", all>>10, own>>10), nil
+}
+
+// pss is a process' part of memory in KiB, with its share of what is shared.
+func pss(pid int) (int, error) {
+	f, err := os.Open(filepath.Join("/proc", strconv.Itoa(pid), "smaps_rollup"))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = f.Close() }()
+	for in := bufio.NewScanner(f); in.Scan(); {
+		if rest, ok := strings.CutPrefix(in.Text(), "Pss:"); ok {
+			return strconv.Atoi(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(rest), "kB")))
+		}
+	}
+	return 0, fmt.Errorf("process %d has no Pss", pid)
+}
