@@ -30,9 +30,6 @@ const (
 	steps
 )
 
-// firstAttempt is the first stage that each attempt passes anew.
-const firstAttempt = StepScheduleWait
-
 func stepNames() []string {
 	return []string{
 		"accept", "match", "expand", "body", "commit-wait", "commit", "schedule-wait",
