@@ -30,6 +30,7 @@ type Schema string
 const (
 	Provision Schema = "provision" // domains, users, aliases, certificates, ...: what tables are served from
 	Queue     Schema = "queue"     // messages and envelopes
+	EventLog  Schema = "eventlog"  // what became of mail
 )
 
 // The dialects, and with them the drivers that a database was opened with.

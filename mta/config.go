@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"tabard/internal/dns"
+	"tabard/internal/eventlog"
 	"tabard/lookup"
 )
 
@@ -33,8 +34,9 @@ type Config struct {
 	Resolver  Resolver
 	Dial      DialFunc // nil: a net.Dialer
 	Logger    *slog.Logger
-	SMTPPort  string // port of MXs; default "25"
-	SMTPSPort string // second port of ssl:// URLs; default "465"
+	Events    eventlog.Recorder // the event log; nil: none
+	SMTPPort  string            // port of MXs; default "25"
+	SMTPSPort string            // second port of ssl:// URLs; default "465"
 	Limits    Limits
 	ForDomain map[string]Limits // instead, for mail to a domain or over a relay host
 	Timeouts  Timeouts

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"tabard/internal/count"
+	"tabard/internal/eventlog"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -13,13 +14,18 @@ import (
 type counts struct {
 	count.Set
 	open, sessions, failures, attempts, sending, verdicts *count.Vec
+
+	events *eventlog.Counts
 }
 
 // Counted returns what MTA.Counts counts.
 func Counted() []count.Desc { return newCounts().Descs() }
 
 // Counts returns the numbers of Counted.
-func (m *MTA) Counts(context.Context) ([][]float64, error) { return m.count.Values(), nil }
+func (m *MTA) Counts(context.Context) ([][]float64, error) {
+	m.count.events.Take(m.cfg.Events)
+	return m.count.Values(), nil
+}
 
 func newCounts() *counts {
 	c := &counts{}
@@ -38,6 +44,7 @@ func newCounts() *counts {
 		Buckets: []float64{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300},
 	})
 	c.verdicts = c.New(lookup.VerdictDesc("out"))
+	c.events = eventlog.NewCounts(&c.Set, "mta")
 	return c
 }
 

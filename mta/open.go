@@ -8,6 +8,7 @@ import (
 	"net"
 	"time"
 
+	"tabard/internal/eventlog"
 	"tabard/queue"
 )
 
@@ -165,7 +166,8 @@ func routePlace(d *destination, addr, address string) string {
 // connect takes a place at the address, dials, and brings the session up.
 func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	network, address, addr string, o opening) (*session, *refusal) {
-	log := m.cfg.Logger.With("session", newID())
+	id, opened := newID(), time.Now()
+	log := m.cfg.Logger.With("session", id)
 	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
 	began := time.Now()
 	spot, ref := m.place(ctx, d, addr)
@@ -196,9 +198,12 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 		spot.end()
 		log.Info("mta error", "reason", ref.brief())
 		log.Info("mta disconnected", "reason", "error", "messages", 0)
+		m.recordSession(&eventlog.Session{
+			ID: id, Peer: addr, Name: h.name, Helo: from.helo, Began: opened, Reason: ref.brief(),
+		}, &ch)
 		return nil, ref
 	}
-	return m.newSession(l, d, h, spot, addr, ch, log), nil
+	return m.newSession(l, id, opened, d, h, spot, addr, ch, log), nil
 }
 
 // dial connects from a destination's source, for as long as the address is worth.

@@ -19,7 +19,7 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 	began := time.Now()
 	d, fail := m.route(stop, job)
 	if fail != nil {
-		return m.failAll(job, job.Envelopes, fail.unless(stop))
+		return m.failAll(job, job.Envelopes, fail.unless(stop), began)
 	}
 	l, fail := m.lane(stop, d)
 	d.spent.Add(queue.StepRoute, began)
@@ -32,8 +32,8 @@ func (m *MTA) process(stop context.Context, job *queue.Job) []queue.Result {
 
 // pass takes a job through the lane of its destination.
 func (m *MTA) pass(stop context.Context, l *lane, d *destination, fail *failure, job *queue.Job) []queue.Result {
+	began := time.Now()
 	if fail == nil {
-		began := time.Now()
 		t, err := m.lanes.enter(stop, l, d.key)
 		d.spent.Add(queue.StepTurn, began)
 		if err == nil {
@@ -47,7 +47,7 @@ func (m *MTA) pass(stop context.Context, l *lane, d *destination, fail *failure,
 			pause(stop, busyPause/2)
 		}
 	}
-	results := m.failAll(job, job.Envelopes, fail.unless(stop))
+	results := m.failAll(job, job.Envelopes, fail.unless(stop), began)
 	if l != nil {
 		return m.told(l, d, results)
 	}
@@ -104,6 +104,7 @@ func (m *MTA) destination(ctx context.Context, r lookup.RouteRequest) (*destinat
 // sessions as possible. It returns the worst that it found out about the servers.
 func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (results []queue.Result, worst mood) {
 	var signed *signed
+	began := time.Now()
 	todo := job.Envelopes
 	for len(todo) > 0 {
 		s, fail := m.session(stop, d)
@@ -113,7 +114,7 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (res
 			}
 		}
 		if fail != nil {
-			return append(results, m.failAll(job, todo, fail)...), max(worst, fail.mood)
+			return append(results, m.failAll(job, todo, fail, began)...), max(worst, fail.mood)
 		}
 		for len(todo) > 0 && s.usable() {
 			n := min(len(todo), m.cfg.Limits.Recipients)
@@ -132,7 +133,7 @@ func (m *MTA) deliver(stop context.Context, d *destination, job *queue.Job) (res
 		}
 		m.done(s)
 		if m.hard.Err() != nil {
-			return append(results, m.failAll(job, todo, returned("stopping"))...), unheard
+			return append(results, m.failAll(job, todo, returned("stopping"), began)...), unheard
 		}
 	}
 	return results, worst
@@ -210,13 +211,15 @@ func (m *MTA) done(s *session) {
 	}
 }
 
-// failAll gives envelopes that no server was asked about the same result.
-func (m *MTA) failAll(job *queue.Job, envs []queue.Envelope, f *failure) []queue.Result {
+// failAll gives envelopes that no server was asked about the same result, of an attempt
+// that began at a time.
+func (m *MTA) failAll(job *queue.Job, envs []queue.Envelope, f *failure, began time.Time) []queue.Result {
 	results := make([]queue.Result, len(envs))
 	for i, env := range envs {
 		results[i] = f.result(env.ID)
 		if f.outcome != queue.Returned && f.outcome != queue.Paused {
 			m.cfg.Logger.Info("mta delivery", deliveryAttrs(job, env, results[i], "", f.remote)...)
+			m.recordFailure(job, &env, &results[i], began)
 		}
 	}
 	return results

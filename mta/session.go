@@ -17,6 +17,8 @@ import (
 // session is an opened connection over which messages are sent, one at a time.
 type session struct {
 	mta      *MTA
+	id       string
+	began    time.Time
 	dest     *destination
 	lane     *lane // nil: it was forgotten meanwhile
 	host     *host
@@ -40,11 +42,11 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func (m *MTA) newSession(l *link, d *destination, h *host, sp *spot, addr string, ch channel, log *slog.Logger) *session {
+func (m *MTA) newSession(l *link, id string, began time.Time, d *destination, h *host, sp *spot, addr string, ch channel, log *slog.Logger) *session {
 	l.bind(m.hard)
 	m.count.open.Add(1)
 	m.count.sessions.Add(1)
-	s := &session{mta: m, dest: d, host: h, spot: sp, addr: addr, channel: ch, conn: newDialogue(l), log: log}
+	s := &session{mta: m, id: id, began: began, dest: d, host: h, spot: sp, addr: addr, channel: ch, conn: newDialogue(l), log: log}
 	m.lanes.opened(s)
 	return s
 }
@@ -93,6 +95,7 @@ func (s *session) leave(reason string, patience time.Duration) {
 	s.mta.lanes.ended(s)
 	s.mta.idle.wake(s.dest.key)
 	s.mta.count.open.Add(-1)
+	s.record(reason)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)
 }
 

@@ -13,6 +13,7 @@ import (
 type transaction struct {
 	*session
 	job     *queue.Job
+	began   time.Time
 	from    string
 	utf8    bool // SMTPUTF8 is used
 	rcpts   []rcpt
@@ -53,14 +54,14 @@ func (s *session) begin(job *queue.Job, batch []queue.Envelope, mailFrom string)
 // became of it, and the session is idle or broken.
 func (t *transaction) run(ctx context.Context) {
 	t.messages++
-	began := time.Now()
+	t.began = time.Now()
 	if err := t.host.policy.permits(t.channel); err != nil {
 		t.settleAll(deferred("4.7.5", err.Error()))
 	} else if f := t.fits(); f != nil {
 		t.settleAll(f)
 	} else if t.envelope() {
 		t.data(ctx)
-		t.mta.count.sent(began)
+		t.mta.count.sent(t.began)
 	}
 	t.finish()
 }
@@ -291,6 +292,7 @@ func (t *transaction) finish() {
 		}
 		if !t.stale {
 			t.logDelivery(t.job, r.env, r.result)
+			t.recordDelivery(&r.env, &r.result)
 		}
 	}
 	if t.open {

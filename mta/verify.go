@@ -111,12 +111,18 @@ func (i *inspection) judge() error {
 
 // cipherText is the form of the log: "TLSv1.3:TLS_AES_128_GCM_SHA256:128".
 func cipherText(state tls.ConnectionState) string {
-	suite := tls.CipherSuiteName(state.CipherSuite)
+	c := channel{version: state.Version, suite: state.CipherSuite}
+	return c.cipher()
+}
+
+// cipher is cipherText of an encrypted channel.
+func (c *channel) cipher() string {
+	suite := tls.CipherSuiteName(c.suite)
 	bits := 128
 	if strings.Contains(suite, "_256_") || strings.Contains(suite, "CHACHA20") {
 		bits = 256
 	}
-	version := strings.Replace(tls.VersionName(state.Version), "TLS ", "TLSv", 1)
+	version := strings.Replace(tls.VersionName(c.version), "TLS ", "TLSv", 1)
 	return fmt.Sprintf("%s:%s:%d", version, suite, bits)
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"tabard/internal/eventlog"
 	"tabard/internal/rpc"
 )
 
@@ -166,6 +167,7 @@ func (q *Queue) Remove(ctx context.Context, id MessageID, n int) (int, error) {
 	q.forget(rows)
 	for i := range rows {
 		q.logEnd("queue remove", rows[i].Message, &rows[i].Envelope)
+		q.recordEnd(rows[i].Message, &rows[i].Envelope, eventlog.Removed, nil)
 	}
 	return change.Affected, nil
 }

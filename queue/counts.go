@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"tabard/internal/count"
+	"tabard/internal/eventlog"
 )
 
 // numbers is what a queue counts.
@@ -14,6 +15,8 @@ type numbers struct {
 	waiting, messages, oldest, accepted, envelopes, results, reports, delay, stage *count.Vec
 
 	steps [][]string // labels of stage
+
+	events *eventlog.Counts
 }
 
 // Counted returns what Queue.Counts counts.
@@ -63,6 +66,7 @@ func newNumbers() *numbers {
 		Labels: []string{"stage"}, Series: n.steps,
 		Buckets: []float64{0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600},
 	})
+	n.events = eventlog.NewCounts(&n.Set, "queue")
 	return n
 }
 
@@ -97,6 +101,7 @@ func (q *Queue) Counts(ctx context.Context) ([][]float64, error) {
 	set(n.results, c.expired.Load(), "expired")
 	set(n.results, c.dropped.Load(), "removed")
 	set(n.reports, c.bounced.Load())
+	n.events.Take(q.opt.Events)
 	return n.Values(), nil
 }
 

@@ -178,6 +178,7 @@ func (q *Queue) inserted(m *NewMessage, items []*item) {
 	q.count.accepted.Add(1)
 	q.count.envelopes.Add(int64(len(m.Envelopes)))
 	q.count.enqueued.Add(m.recipients())
+	q.recordEnvelopes(m)
 	a := q.active
 	a.mu.Lock()
 	now := time.Now()

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tabard/internal/bodycode"
+	"tabard/internal/eventlog"
 )
 
 // Defaults of Options.
@@ -24,8 +25,9 @@ const (
 
 // Options are the choices of a queue. Zero values take the defaults.
 type Options struct {
-	Logger   *slog.Logger // nil: discarded
-	Hostname string       // names us in bounces; empty: localhost
+	Logger   *slog.Logger      // nil: discarded
+	Events   eventlog.Recorder // the event log; nil: none
+	Hostname string            // names us in bounces; empty: localhost
 
 	TTL           time.Duration   // how long a message is tried, unless its action says otherwise
 	Retry         []time.Duration // pauses after the 1st, 2nd, ... attempt, the last one repeated; empty: quadratic

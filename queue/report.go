@@ -203,6 +203,7 @@ func (q *Queue) insertReport(ctx context.Context, m *NewMessage, items []*item) 
 	// Counted before it can be taken.
 	q.count.bounced.Add(1)
 	q.ended(change, items)
+	q.recordReport(m, items[0].msg.ID)
 	q.inserted(m, fresh)
 	for _, it := range items {
 		q.logEnd("queue bounce", &it.msg.Message, &it.env, slog.String("kind", it.note.Kind),
@@ -237,6 +238,7 @@ func (q *Queue) ended(change *Change, items []*item) {
 		if it.note.Expired {
 			q.count.expired.Add(1)
 		}
+		q.recordEnded(it)
 		q.leave(it)
 		if it.note.Kind == kindDelayed {
 			q.stored(it.lane, it.env.Next)

@@ -276,6 +276,7 @@ func (q *Queue) settled(s *settlement) {
 		q.logUntold(&s.events[i])
 		q.count.result(&s.events[i])
 		q.numbers.settled(&s.events[i])
+		q.recordSettled(&s.events[i], told)
 	}
 	a := q.active
 	a.mu.Lock()

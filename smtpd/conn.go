@@ -36,6 +36,7 @@ type conn struct {
 	srv    *Server
 	ln     *Listener
 	id     string
+	began  time.Time
 	raw    net.Conn
 	rw     net.Conn  // raw, or TLS above it
 	tls    *tls.Conn // nil without TLS
@@ -89,7 +90,7 @@ func newConn(srv *Server, ln *Listener, raw net.Conn) *conn {
 
 // start makes ready what a connection that was let in needs.
 func (c *conn) start() {
-	c.id = sessionID()
+	c.id, c.began = sessionID(), time.Now()
 	c.ctx, c.cancel = context.WithCancel(c.srv.life)
 	c.sess = &session{c: c, srv: c.srv}
 	if br, ok := c.srv.bufs.Get().(*bufio.Reader); ok {
@@ -196,6 +197,7 @@ func (c *conn) Close() error {
 	c.srv.bufs.Put(c.br)
 	c.srv.door.leave(c)
 	c.srv.count.open.Add(-1)
+	c.record()
 	c.event("smtp disconnected", slog.String("reason", c.reason))
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"tabard/internal/count"
+	"tabard/internal/eventlog"
 	"tabard/lookup"
 )
 
@@ -16,13 +17,18 @@ type counts struct {
 	count.Set
 	open, sessions, turnedAway, messages, envelopes, bytes, refusals *count.Vec
 	logins, handshakes, shaking, verdicts, accepting                 *count.Vec
+
+	events *eventlog.Counts
 }
 
 // Counted returns what Server.Counts counts.
 func Counted() []count.Desc { return newCounts().Descs() }
 
 // Counts returns the numbers of Counted.
-func (s *Server) Counts(context.Context) ([][]float64, error) { return s.count.Values(), nil }
+func (s *Server) Counts(context.Context) ([][]float64, error) {
+	s.count.events.Take(s.events)
+	return s.count.Values(), nil
+}
 
 func newCounts() *counts {
 	c := &counts{}
@@ -48,6 +54,7 @@ func newCounts() *counts {
 		Name: "tabard_smtpd_accept_seconds", Help: "Time from the end of a message's data to its 250, when it is safe on disk.", Kind: count.Histogram,
 		Buckets: []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10},
 	})
+	c.events = eventlog.NewCounts(&c.Set, "smtpd")
 	return c
 }
 

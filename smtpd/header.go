@@ -23,6 +23,8 @@ type header struct {
 	received  int
 	date      bool
 	messageID bool
+	keptID    []byte // value of Message-ID, while inID with what continues it
+	inID      bool
 	tls       []byte // value of TLS-Required, while inTLS with what continues it
 	inTLS     bool
 	tlsFields int
@@ -72,6 +74,7 @@ func (h *header) line(b []byte) {
 		h.out(b)
 	case h.fields && (b[0] == ' ' || b[0] == '\t'):
 		h.keepTLS(b)
+		h.keepID(b)
 		if !h.drop {
 			h.out(b)
 		}
@@ -90,14 +93,16 @@ func (h *header) field(b []byte) {
 		h.out(b)
 		return
 	}
-	h.fields, h.drop, h.inTLS = true, false, false
+	h.fields, h.drop, h.inTLS, h.inID = true, false, false, false
 	switch {
 	case is(name, "Received"):
 		h.received++
 	case is(name, "Date"):
 		h.date = true
 	case is(name, "Message-ID"):
+		h.inID = !h.messageID
 		h.messageID = true
+		h.keepID(b[bytes.IndexByte(b, ':')+1:])
 	case is(name, "TLS-Required"):
 		h.inTLS = true
 		h.tlsFields++
@@ -124,6 +129,20 @@ func (h *header) keepTLS(b []byte) {
 	if h.inTLS {
 		h.tls = append(h.tls, b[:min(len(b), maxTLSRequired-len(h.tls))]...)
 	}
+}
+
+// maxMessageID bounds what is kept of a Message-ID field, in bytes.
+const maxMessageID = 256
+
+func (h *header) keepID(b []byte) {
+	if h.inID {
+		h.keptID = append(h.keptID, b[:min(len(b), maxMessageID-len(h.keptID))]...)
+	}
+}
+
+// id is the value of Message-ID without its brackets, or empty.
+func (h *header) id() string {
+	return string(bytes.Trim(bytes.TrimSpace(h.keptID), "<>"))
 }
 
 // tlsOptional reports whether the sender would rather have the message arrive

@@ -162,6 +162,7 @@ func (m *incoming) finish() *smtp.SMTPError {
 	m.s.mails++
 	m.s.c.errors, m.s.c.overshot = 0, 0
 	m.log(sub)
+	m.record(&sub)
 	if w := &m.tx.wishes; w.lowered { // RFC 6710: what follows 2.3.6 is the priority
 		return &smtp.SMTPError{Code: 250, EnhancedCode: smtp.EnhancedCode{2, 3, 6}, Message: strconv.Itoa(w.priority) + " is the priority of " + m.idText + " Message accepted for delivery"}
 	}

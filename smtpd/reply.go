@@ -184,6 +184,7 @@ func (c *conn) replied(line string) {
 	}
 	if len(c.command) > 0 {
 		c.event("smtp failed-command", slog.String("command", c.loggable()), slog.String("result", line))
+		c.recordRefusal(line)
 	} else {
 		c.event("smtp bad-input", slog.String("result", line))
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"tabard/internal/eventlog"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -34,6 +35,7 @@ type Server struct {
 	tls    map[int]*tls.Config // by listener
 	bufs   sync.Pool           // of *bufio.Reader: 16 KiB for each connection
 	count  *counts
+	events eventlog.Recorder // nil: there is no event log
 
 	// life ends when Shutdown loses patience; what sessions ask runs under it.
 	life context.Context

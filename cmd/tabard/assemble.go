@@ -12,6 +12,7 @@ import (
 	"tabard/backends"
 	"tabard/internal/config"
 	"tabard/internal/dns"
+	"tabard/internal/eventlog"
 	"tabard/lookup"
 	"tabard/mta"
 	"tabard/queue"
@@ -81,6 +82,7 @@ type queueConfig struct {
 	// MaxDeferred is `mta max-deferred`: it is about what waits in the queue.
 	MaxDeferred int
 	Keys        secretText // what is in the file of queue encryption; empty: there is none
+	Events      bool       // there is an event log
 }
 
 func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
@@ -88,7 +90,10 @@ func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
 	if path == "" {
 		path = defaultQueue
 	}
-	return queueConfig{Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce, MaxDeferred: cfg.MTA.MaxDeferred}
+	return queueConfig{
+		Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce, MaxDeferred: cfg.MTA.MaxDeferred,
+		Events: cfg.LogSQL.Table != "",
+	}
 }
 
 // dir is the spool: all that the queue process has of the file system.
@@ -118,14 +123,14 @@ func (c queueConfig) openStore(ctx context.Context) (*queuesqlite.Store, error) 
 type spawnFunc func(ctx context.Context, uid, gid int) error
 
 // open makes the queue on its store.
-func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.Local, spawn spawnFunc, log *slog.Logger) (*queue.Queue, error) {
+func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.Local, spawn spawnFunc, events eventlog.Recorder, log *slog.Logger) (*queue.Queue, error) {
 	coder, err := c.coder()
 	if err != nil {
 		return nil, err
 	}
 	r := c.rules()
 	return queue.New(ctx, store, local, queue.Options{
-		Logger: log, Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry,
+		Logger: log, Events: events, Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry,
 		WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Spawn: spawn, Coder: coder,
 	})
 }
@@ -138,14 +143,14 @@ type mtaConfig struct {
 }
 
 // open makes the mail transfer agent. It reads the hosts file.
-func (c mtaConfig) open(out lookup.Outbound, worker queue.Worker, log *slog.Logger) (*mta.MTA, error) {
+func (c mtaConfig) open(out lookup.Outbound, worker queue.Worker, events eventlog.Recorder, log *slog.Logger) (*mta.MTA, error) {
 	resolver, err := c.DNS.resolver()
 	if err != nil {
 		return nil, err
 	}
 	all, own := mtaLimits(c.Limits)
 	return mta.New(mta.Config{
-		Hostname: c.Hostname, Addresses: ownAddresses(), Resolver: resolver, Logger: log, Limits: all, ForDomain: own,
+		Hostname: c.Hostname, Addresses: ownAddresses(), Resolver: resolver, Logger: log, Events: events, Limits: all, ForDomain: own,
 	}, out, worker), nil
 }
 

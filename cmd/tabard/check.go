@@ -34,6 +34,9 @@ line with its place.`,
 			if err := refuse(cfg); err != nil {
 				return err
 			}
+			if _, _, err := eventTable(cfg); err != nil {
+				return err
+			}
 			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
 				return g.report(cmd, slices.Concat(svc.Check(ctx), rowProblems(ctx, cfg, time.Now()), queueProblems(cfg)))
 			})

@@ -205,7 +205,7 @@ func (g *globals) mtaBeside(ctx context.Context, cfg *config.Config, a lookup.Ad
 	if here {
 		// Without name servers every question is a temporary failure, and says so.
 		names, _ := systemDNS(cfg)
-		m, err := mtaConfig{Hostname: serverName(cfg, g.path()), DNS: names}.open(svc, nil, slog.New(slog.DiscardHandler))
+		m, err := mtaConfig{Hostname: serverName(cfg, g.path()), DNS: names}.open(svc, nil, nil, slog.New(slog.DiscardHandler))
 		return m, nothing, err
 	}
 	c, err := control.Dial(controlSocket(cfg))

@@ -14,16 +14,19 @@ import (
 	"github.com/spf13/cobra"
 	_ "modernc.org/sqlite" // the driver of the queue's database
 
+	"tabard/backends/eventdb"
 	"tabard/backends/provision"
+	"tabard/internal/config"
 	"tabard/migrations"
 )
 
 func newMigrate(g *globals) *cobra.Command {
 	return &cobra.Command{
 		Use:   "migrate",
-		Short: "Bring the databases of Tabard's own schema, and the queue, to this version",
+		Short: "Bring the databases of Tabard's own schema, the event log and the queue to this version",
 		Long: `Migrate creates or upgrades Tabard's own schema in every SQLite and PostgreSQL database
-that the configuration declares with it, and the queue's. SQLite databases are made; one
+that the configuration declares with it, the event log's in the one of log sql, and the
+queue's. SQLite databases are made; one
 on PostgreSQL must be there. A schema that is newer than this program is refused and left
 alone.`,
 		Args: cobra.NoArgs,
@@ -43,6 +46,9 @@ alone.`,
 				if err := migrateTable(cmd, t.Name, src); err != nil {
 					return err
 				}
+			}
+			if err := migrateEvents(cmd, cfg); err != nil {
+				return err
 			}
 			path := newQueueConfig(cfg, "").Path
 			// Users are needed only where there is a directory to give to one.
@@ -99,6 +105,22 @@ func migrateTable(cmd *cobra.Command, name string, src provision.Source) error {
 		return exitf(exDataErr, "table %s: %w", name, err)
 	}
 	_, err = fmt.Fprintf(cmd.OutOrStdout(), "table %s: %s: version %d, was %d\n", name, src, to, from)
+	return err
+}
+
+// migrateEvents brings the schema of the event log up, whose database migrateTable made.
+func migrateEvents(cmd *cobra.Command, cfg *config.Config) error {
+	ctx, cancel := context.WithTimeout(context.Background(), toolTimeout)
+	defer cancel()
+	name, src, err := eventTable(cfg)
+	if err != nil || name == "" {
+		return err
+	}
+	from, to, err := eventdb.Migrate(ctx, src)
+	if err != nil {
+		return exitf(exDataErr, "event log: %w", err)
+	}
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "event log: %s: version %d, was %d\n", src, to, from)
 	return err
 }
 

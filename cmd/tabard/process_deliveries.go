@@ -28,7 +28,9 @@ func runMTA(ctx context.Context, c *privsep.Child) error {
 	}
 	defer end()
 	toLookup, toQueue := rpc.NewLink(procLookup), rpc.NewLink(procQueue)
-	m, err := in.Config.open(lookup.NewOutbound(toLookup), queue.NewRemoteWorker(toQueue), log)
+	feed := newFeed(toLookup, procMTA, in.Common, in.Common.Events, log)
+	defer feed.Close()
+	m, err := in.Config.open(lookup.NewOutbound(toLookup), queue.NewRemoteWorker(toQueue), feed, log)
 	if err != nil {
 		return err
 	}

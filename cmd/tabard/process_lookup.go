@@ -67,6 +67,11 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 		return errors.Join(err, svc.Close())
 	}
 	defer func() { _ = svc.Close() }()
+	events, err := openEvents(&in.Config, log)
+	if err != nil {
+		return err
+	}
+	defer events.close()
 	if _, err := c.DropPrivileges(tablesProfile(in.Config.Tables)); err != nil {
 		return err
 	}
@@ -75,6 +80,7 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 	served, cut := context.WithCancel(context.WithoutCancel(ctx))
 	var background sync.WaitGroup
 	background.Go(func() { svc.WatchExpiry(served) })
+	background.Go(func() { events.prune(served) })
 	defer func() {
 		cut()
 		background.Wait()
@@ -83,13 +89,13 @@ func runLookup(ctx context.Context, c *privsep.Child) error {
 		serve(served, log, e, func(s *rpc.Server) (func(), error) {
 			switch e.Name {
 			case edgeInbound:
-				return nothing, lookup.RegisterInbound(s, svc)
+				return nothing, errors.Join(lookup.RegisterInbound(s, svc), events.Register(s, procSMTPD))
 			case edgeOutbound:
-				return nothing, lookup.RegisterOutbound(s, svc)
+				return nothing, errors.Join(lookup.RegisterOutbound(s, svc), events.Register(s, procMTA))
 			case edgeLocal:
-				return nothing, lookup.RegisterLocal(s, svc)
+				return nothing, errors.Join(lookup.RegisterLocal(s, svc), events.Register(s, procQueue))
 			case edgeControl:
-				return nothing, lookup.RegisterAdmin(s, svc)
+				return nothing, errors.Join(lookup.RegisterAdmin(s, svc), events.RegisterStatus(s))
 			case edgeMetrics:
 				none := func(context.Context) ([][]float64, error) { return nil, nil }
 				return nothing, errors.Join(count.Register(s, none), lookup.RegisterMeter(s, svc))

@@ -64,7 +64,9 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 	if in.Paused {
 		spawn = nil
 	}
-	q, err := in.Config.open(ctx, store, lookup.NewLocal(toLookup), spawn, log)
+	feed := newFeed(toLookup, procQueue, in.Common, in.Config.Events, log)
+	defer feed.Close()
+	q, err := in.Config.open(ctx, store, lookup.NewLocal(toLookup), spawn, feed, log)
 	if err != nil {
 		return err
 	}
@@ -74,6 +76,7 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 			log.Error("changed configuration cannot be read", "error", err)
 			return
 		}
+		feed.Switch(changed.Events)
 		coder, err := changed.coder()
 		if err != nil {
 			log.Error("keys of the queue cannot be read: the old ones stay", "error", err)

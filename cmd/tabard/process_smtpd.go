@@ -53,6 +53,9 @@ func runSMTPD(ctx context.Context, c *privsep.Child) error {
 	if err != nil {
 		return err
 	}
+	feed := newFeed(toLookup, procSMTPD, in.Common, in.Common.Events, log)
+	defer feed.Close()
+	srv.RecordTo(feed)
 	c.OnEdge(func(e privsep.Endpoint) {
 		if !setLinks(e, map[string]*rpc.Link{edgeInbound: toLookup, edgeSubmit: toQueue}) {
 			serveCounts(context.WithoutCancel(ctx), log, e, srv.Counts)

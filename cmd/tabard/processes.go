@@ -41,6 +41,7 @@ type common struct {
 	Log     logging.Options
 	Profile string // directory for CPU profiles; empty: none
 	Host    string // the server's name
+	Events  bool   // there is an event log
 }
 
 // gcPercent lets the heap of a process grow further than Go's 100 % before it is

@@ -64,6 +64,9 @@ func (d *daemon) prepare(l loaded) (*plan, error) {
 	if err := refuse(l.cfg); err != nil {
 		return nil, err
 	}
+	if _, _, err := eventTable(l.cfg); err != nil {
+		return nil, err
+	}
 	withSocket(l.cfg)
 	p := &plan{loaded: l, at: time.Now(), host: serverName(l.cfg, d.src.path)}
 	var err error

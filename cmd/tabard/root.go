@@ -53,7 +53,7 @@ Start with:  tabard quickstart`,
 	root.AddCommand(
 		newQuickstart(), newRun(g), newReload(g), newConfig(g), newCheck(g), newMigrate(g), newStatus(g),
 		newUser(g), newDomain(g), newAlias(g), newSender(g), newRelay(g), newTLSPolicy(g), newCert(g), newDKIM(g), newCA(g), newIdentity(g), newSeal(g),
-		newLookup(g), newExplain(g), newQueue(g), newTrace(g), newRoute(g), newSendmail(), newMan(),
+		newLookup(g), newExplain(g), newLog(g), newQueue(g), newTrace(g), newRoute(g), newSendmail(), newMan(),
 	)
 	return root
 }

@@ -65,8 +65,8 @@ type Config struct {
 	Hostname  string   // `hostname NAME`; empty: mailname file, then the system's
 	Resolvers []string // host:port of DNS servers; empty: the system's
 	Control   string   // path of the control socket; empty: the built-in default
-	LogSQL    TableRef // `log sql <table>`
-	Metrics   string   // `metrics ADDR:PORT`: a loopback address
+	LogSQL    LogSQL
+	Metrics   string // `metrics ADDR:PORT`: a loopback address
 	Custody   Custody
 	Sandbox   string // `sandbox require|best-effort|off`; empty: best-effort
 	Scheduler Scheduler
@@ -85,6 +85,13 @@ type Config struct {
 	// Unsupported lists what parsed but is left to a later version. check and
 	// run refuse a configuration in which it is not empty.
 	Unsupported []Unsupported
+}
+
+// LogSQL is `log sql <table> [keep DELAY] [max-size SIZE]`: the event log.
+type LogSQL struct {
+	Table   TableRef      // empty: there is none
+	Keep    time.Duration // older events are deleted; 0: none
+	MaxSize int64         // bytes, beyond which the oldest events are deleted; 0: none
 }
 
 // Custody names the files that open private keys in tables.

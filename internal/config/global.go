@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"tabard/internal/address"
 	"tabard/internal/srs"
@@ -66,7 +67,7 @@ func (p *parser) custody(pos Pos) *Error {
 	return p.absPath(&p.cfg.Custody.Passphrases, "file of passphrases")
 }
 
-// logSQL reads `log sql <table>`.
+// logSQL reads `log sql <table> [keep DELAY] [max-size SIZE]`.
 func (p *parser) logSQL(pos Pos) *Error {
 	if err := p.keyword("sql"); err != nil {
 		return err
@@ -74,8 +75,26 @@ func (p *parser) logSQL(pos Pos) *Error {
 	if err := p.once("log sql", pos); err != nil {
 		return err
 	}
-	return p.tableRef(&p.cfg.LogSQL, "log sql", shapeDynamic)
+	if err := p.tableRef(&p.cfg.LogSQL.Table, "log sql", shapeDynamic); err != nil {
+		return err
+	}
+	return parseOptions(p, &p.cfg.LogSQL, []option[LogSQL]{
+		{word: "keep", parse: func(p *parser, l *LogSQL) (err *Error) {
+			l.Keep, err = p.delay(time.Hour)
+			return err
+		}},
+		{word: "max-size", parse: func(p *parser, l *LogSQL) (err *Error) {
+			pos := p.tok.pos
+			if l.MaxSize, err = p.size(); err == nil && l.MaxSize < minLog {
+				err = errorAt(pos, "an event log of %d bytes is too small; expected at least %d", l.MaxSize, minLog)
+			}
+			return err
+		}},
+	})
 }
+
+// minLog is the smallest bound of an event log, in bytes.
+const minLog = 1 << 20
 
 func (p *parser) sandbox(pos Pos) *Error {
 	if err := p.once("sandbox", pos); err != nil {

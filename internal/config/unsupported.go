@@ -54,7 +54,6 @@ func globalGaps() []gap[Config] {
 	}
 	return []gap[Config]{
 		{"admd", given("admd")},
-		{"log sql", given("log sql")},
 		{"queue postgres", func(c *Config) bool { return c.Queue.Driver == "postgres" }},
 		{"queue encryption with a key that is not in a file (tabard queue encrypt new-key makes one)", func(c *Config) bool {
 			return given("queue encryption")(c) && c.Queue.Encryption == ""

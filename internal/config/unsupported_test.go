@@ -43,7 +43,6 @@ func TestUnsupported(t *testing.T) {
 		{"proc p x", "filters", 1},
 		{"filter f proc-exec x", "filters", 1},
 		{"admd x", "admd", 1},
-		{"table t sqlite:/t\nlog sql <t>", "log sql", 2},
 		{"queue ttl 1d\nqueue postgres://h/d", "queue postgres", 2},
 		{"queue ttl 1d\nqueue encryption", noKeyFile, 2},
 		{"queue encryption stdin", noKeyFile, 1},
