@@ -14,7 +14,10 @@ import (
 // share sessions when all of it is equal, so that a session never serves a
 // message that asks for more than it has.
 type destination struct {
-	key    string // all of the below
+	key    string   // all of the below
+	rest   string   // of it, all but the domain
+	pool   string   // rest and the lane: sessions are kept under it (see share.go)
+	urls   []string // what the route leads to, in the order of this message's turn
 	action string
 	domain string // empty when the route leads to the same hosts for every domain
 	route  lookup.Route
@@ -36,16 +39,16 @@ type destination struct {
 func (m *MTA) destinationOf(action, domain string, route lookup.Route) *destination {
 	d := &destination{action: action, domain: domain, route: route, helo: or(route.Helo, m.cfg.Hostname), name: domain}
 	d.limits, d.own = m.limits(domain, &route)
-	var urls []string
-	for _, u := range route.Hosts {
-		urls = append(urls, fmt.Sprintf("%s %q %q %s %t", u.Scheme, u.Label, u.Host, u.Port, u.MX))
+	for _, u := range routeURLs(&route) {
+		d.urls = append(d.urls, fmt.Sprintf("%s %q %q %s %t", u.Scheme, u.Label, u.Host, u.Port, u.MX))
 	}
 	if !slices.ContainsFunc(routeURLs(&route), lookup.RelayURL.ByDomain) {
 		d.domain = ""
 	}
 	d.other = otherSource(&route)
-	d.key = fmt.Sprintf("%q %q [%s] %q %q %q %t %t %t %t %q %q", action, d.domain, strings.Join(urls, ","),
+	d.rest = fmt.Sprintf("%q [%s] %q %q %q %t %t %t %t %q %q", action, strings.Join(slices.Sorted(slices.Values(d.urls)), ","),
 		d.helo, route.Source, d.other, route.TLS, route.NoVerify, route.Present, route.InsecureAuth, route.BackupMX, d.own)
+	d.key = d.domain + " " + d.rest
 	return d
 }
 

@@ -235,9 +235,9 @@ func sixDomains(t *testing.T, w *world) *peer {
 	t.Helper()
 	var zone strings.Builder
 	for i := range 6 {
-		fmt.Fprintf(&zone, "d%d.example. MX 10 shared.example.\n", i)
+		fmt.Fprintf(&zone, "d%d.example. MX 10 shared%d.example.\nshared%d.example. A 192.0.2.3\n", i, i, i)
 	}
-	w.dns.Zone(t, zone.String()+"shared.example. A 192.0.2.3")
+	w.dns.Zone(t, zone.String())
 	p := newPeer(t)
 	w.at("192.0.2.3:25", p.start()).start()
 	for i := range 6 {

@@ -14,8 +14,10 @@ const familyRest = 10 * time.Minute
 
 // families remembers whether IPv4 or IPv6 just failed to connect anywhere, so
 // that a network without one of them costs every host its other addresses first
-// instead of a timeout. The idea is RFC 8305's; nothing is raced, because a
-// server that sees connections given up takes them for a scan.
+// instead of a timeout. The idea is RFC 8305's; nothing is raced. A race needs two
+// places under limits of which there may be one, a server that sees connections given
+// up takes them for a scan, and mail does not notice the few seconds, once in
+// familyRest, that the other address comes later.
 type families struct {
 	now  func() time.Time
 	mu   sync.Mutex

@@ -8,7 +8,7 @@ import (
 )
 
 // idlers keeps sessions that have nothing to do, for a short time, for the next
-// message of the same destination. It keeps a bounded number: where every message
+// message of the same pool. It keeps a bounded number: where every message
 // goes somewhere else, they are of no use, and each has a socket and buffers.
 type idlers struct {
 	most   int
@@ -16,7 +16,7 @@ type idlers struct {
 	closed bool
 	byKey  map[string][]*session
 	order  *list.List               // of *session, the one that came first in front
-	news   map[string]chan struct{} // closed when a session of a destination is put, or has ended
+	news   map[string]chan struct{} // closed when a session of a pool is put, or has ended
 	ending sync.WaitGroup
 }
 
@@ -24,7 +24,7 @@ func newIdlers(most int) *idlers {
 	return &idlers{most: most, byKey: make(map[string][]*session), order: list.New(), news: make(map[string]chan struct{})}
 }
 
-// list returns the sessions of a destination, the one that was used last at the
+// list returns the sessions of a pool, the one that was used last at the
 // end. Whoever wants one has to claim it.
 func (p *idlers) list(key string) []*session {
 	p.mu.Lock()
@@ -49,9 +49,9 @@ func (p *idlers) put(s *session) {
 		return
 	}
 	s.timer = time.AfterFunc(s.dest.limits.KeepAlive, func() { p.expire(s) })
-	p.byKey[s.dest.key] = append(p.byKey[s.dest.key], s)
+	p.byKey[s.dest.pool] = append(p.byKey[s.dest.pool], s)
 	s.place = p.order.PushBack(s)
-	p.tell(s.dest.key)
+	p.tell(s.dest.pool)
 	if p.order.Len() > p.most {
 		oldest := p.order.Front().Value.(*session)
 		p.drop(oldest)
@@ -60,7 +60,7 @@ func (p *idlers) put(s *session) {
 	p.mu.Unlock()
 }
 
-// watch returns a channel that is closed when the next session of a destination is
+// watch returns a channel that is closed when the next session of a pool is
 // put, or has ended.
 func (p *idlers) watch(key string) <-chan struct{} {
 	p.mu.Lock()
@@ -73,7 +73,7 @@ func (p *idlers) watch(key string) <-chan struct{} {
 	return c
 }
 
-// wake tells those who watch a destination.
+// wake tells those who watch a pool.
 func (p *idlers) wake(key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -131,7 +131,7 @@ func (p *idlers) find(key string) *session {
 
 // drop takes a session out of the lists. The caller holds the lock.
 func (p *idlers) drop(s *session) bool {
-	list := p.byKey[s.dest.key]
+	list := p.byKey[s.dest.pool]
 	for i, have := range list {
 		if have != s {
 			continue
@@ -139,9 +139,9 @@ func (p *idlers) drop(s *session) bool {
 		s.timer.Stop()
 		p.order.Remove(s.place)
 		if list = append(list[:i], list[i+1:]...); len(list) == 0 {
-			delete(p.byKey, s.dest.key)
+			delete(p.byKey, s.dest.pool)
 		} else {
-			p.byKey[s.dest.key] = list
+			p.byKey[s.dest.pool] = list
 		}
 		return true
 	}

@@ -27,7 +27,7 @@ type lanes struct {
 	mu    sync.Mutex
 	byKey map[string]*lane
 	known map[string]knownLane  // by destination
-	up    map[string][]*session // that are open, by destination
+	up    map[string][]*session // that are open, by pool
 }
 
 type knownLane struct {
@@ -37,6 +37,7 @@ type knownLane struct {
 
 // lane is the way to one set of servers. Its fields need lanes.mu.
 type lane struct {
+	key     string
 	servers string // their names, in bounds
 	laneSize
 	limit float64
@@ -85,6 +86,7 @@ func newLanes() *lanes {
 // lane returns the lane of a destination, for which it may have to ask DNS.
 func (m *MTA) lane(ctx context.Context, d *destination) (*lane, *failure) {
 	if l := m.lanes.find(d.key); l != nil {
+		d.pool = l.key + " " + d.rest
 		return l, nil
 	}
 	hosts, fail := m.hosts(ctx, d)
@@ -97,7 +99,9 @@ func (m *MTA) lane(ctx context.Context, d *destination) (*lane, *failure) {
 	}
 	slices.Sort(names)
 	names = slices.Compact(names)
-	return m.lanes.learn(d.key, strings.Join(names, " "), d.own, d.limits.lane(len(names))), nil
+	l := m.lanes.learn(d.key, strings.Join(names, " "), d.own, d.limits.lane(len(names)))
+	d.pool = l.key + " " + d.rest
+	return l, nil
 }
 
 // find returns what is known of a destination's lane, or nil.
@@ -125,7 +129,7 @@ func (s *lanes) learn(dest, servers, own string, size laneSize) *lane {
 	}
 	l := s.byKey[key]
 	if l == nil {
-		l = &lane{servers: shortServers(servers), limit: float64(min(laneFirst, size.most)), jobs: make(map[string]int), seen: now}
+		l = &lane{key: key, servers: shortServers(servers), limit: float64(min(laneFirst, size.most)), jobs: make(map[string]int), seen: now}
 		s.byKey[key] = l
 	}
 	l.laneSize = size
@@ -228,9 +232,8 @@ func (s *lanes) window(l *lane, dest string) int {
 func (s *lanes) opened(sn *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dest := sn.dest.key
-	s.up[dest] = append(s.up[dest], sn)
-	if sn.lane = s.known[dest].lane; sn.lane != nil {
+	s.up[sn.dest.pool] = append(s.up[sn.dest.pool], sn)
+	if sn.lane = s.known[sn.dest.key].lane; sn.lane != nil {
 		sn.lane.sessions++
 	}
 }
@@ -238,20 +241,20 @@ func (s *lanes) opened(sn *session) {
 func (s *lanes) ended(sn *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dest := sn.dest.key
-	if s.up[dest] = slices.DeleteFunc(s.up[dest], func(one *session) bool { return one == sn }); len(s.up[dest]) == 0 {
-		delete(s.up, dest)
+	pool := sn.dest.pool
+	if s.up[pool] = slices.DeleteFunc(s.up[pool], func(one *session) bool { return one == sn }); len(s.up[pool]) == 0 {
+		delete(s.up, pool)
 	}
 	if sn.lane != nil {
 		sn.lane.sessions--
 	}
 }
 
-// open returns the sessions of a destination, those in use included.
-func (s *lanes) open(dest string) []*session {
+// open returns the sessions of a pool, those in use included.
+func (s *lanes) open(pool string) []*session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.up[dest])
+	return slices.Clone(s.up[pool])
 }
 
 // strained notes that a destination's servers did not take a further session. begun

@@ -3,7 +3,6 @@ package mta
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"tabard/lookup"
@@ -157,7 +156,7 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 	if stop.Err() != nil {
 		return nil, returned("stopping")
 	}
-	if s := m.reuse(stop, d); s != nil {
+	if s := m.reuse(m.seek(stop, d, false)); s != nil {
 		return s, nil
 	}
 	begun := time.Now()
@@ -173,25 +172,6 @@ func (m *MTA) session(stop context.Context, d *destination) (*session, *failure)
 		s.quit("quit")
 	}
 	return nil, returned("stopping")
-}
-
-// reuse returns a session that waits and keeps what the message in hand asks for;
-// of several, the one that was used last.
-func (m *MTA) reuse(ctx context.Context, d *destination) *session {
-	for _, s := range slices.Backward(m.idle.list(d.key)) {
-		if p, ok := m.suits(ctx, d, s); ok && m.idle.claim(s) {
-			s.host.policy = p
-			return s
-		}
-	}
-	return nil
-}
-
-// suits reports whether the message in hand may go over a session, and by which
-// policy; not whether it is free.
-func (m *MTA) suits(ctx context.Context, d *destination, s *session) (policy, bool) {
-	p, err := decide(ctx, s.host, d.parties(s.host))
-	return p, err == nil && p.permits(s.channel) == nil && m.paused(s.host) == nil
 }
 
 // done keeps a session for the next message, or ends it. What became of this one

@@ -93,7 +93,7 @@ func (s *session) leave(reason string, patience time.Duration) {
 	s.conn.close()
 	s.spot.end()
 	s.mta.lanes.ended(s)
-	s.mta.idle.wake(s.dest.key)
+	s.mta.idle.wake(s.dest.pool)
 	s.mta.count.open.Add(-1)
 	s.record(reason)
 	s.log.Info("mta disconnected", "reason", reason, "messages", s.messages)

@@ -11,25 +11,27 @@ import (
 // as there is one, and no longer than a connection may take. If none comes free in
 // time the message goes back as untried: its servers take mail.
 func (m *MTA) spare(stop context.Context, d *destination, begun time.Time, fail *failure) (*session, *failure) {
-	if len(m.lanes.open(d.key)) == 0 {
+	if len(m.lanes.open(d.pool)) == 0 {
 		return nil, fail
 	}
-	untried := fail.mood == down // even by those that would not do for this message
-	if untried {
+	if fail.mood == down {
 		m.lanes.strained(d.key, begun)
+		fail.mood = trouble // those that are open still work
 	}
+	untried := false
 	ctx, cancel := context.WithTimeout(stop, m.cfg.Timeouts.Connect)
 	defer cancel()
+	k := m.seek(ctx, d, true)
 	for ctx.Err() == nil {
-		news := m.idle.watch(d.key)
-		if s := m.reuse(ctx, d); s != nil {
+		news := m.idle.watch(d.pool)
+		if s := m.reuse(k); s != nil {
 			return s, nil
 		}
 		one := func(s *session) bool {
-			_, ok := m.suits(ctx, d, s)
+			_, ok := k.suits(s)
 			return ok
 		}
-		if !slices.ContainsFunc(m.lanes.open(d.key), one) {
+		if !slices.ContainsFunc(m.lanes.open(d.pool), one) {
 			break
 		}
 		untried = true
