@@ -128,7 +128,7 @@ func testKill(t *testing.T, rounds int, keys string, o queue.Options) {
 	path := filepath.Join(t.TempDir(), "queue.db")
 	seen := map[string]map[string]bool{"+": {}, "!": {}, "-": {}}
 	for round := range rounds {
-		killUnderLoad(t, path, keys, 100+300*round, seen)
+		killUnderLoad(t, path, keys, 100+100*round, seen)
 	}
 	accepted, delivered, recorded := seen["+"], seen["!"], seen["-"]
 	r := open(t, path, o, &local{})

@@ -22,9 +22,6 @@ import (
 	"tabard/queue"
 )
 
-// killRounds is how often each process is killed.
-const killRounds = 10
-
 // crashSize is the size of a message of the crash test, bytes.
 const crashSize = 4096
 
@@ -138,7 +135,7 @@ func (a *acks) add(n int64) {
 	a.seen[n] = true
 }
 
-// TestNothingAcknowledgedIsLost kills every process in turn, many times, under
+// TestNothingAcknowledgedIsLost kills every process in turn, several times, under
 // the load of 50 sessions: 25 whose mail goes to a Maildir, 25 whose mail is
 // relayed. Whatever got a 250 must arrive whole.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
@@ -191,7 +188,7 @@ func TestNothingAcknowledgedIsLost(t *testing.T) {
 // killInTurn kills each process with SIGKILL, and last the supervisor itself.
 func (s *server) killInTurn() {
 	s.t.Helper()
-	for range killRounds {
+	for range rounds(4, 10) {
 		for _, name := range []string{procSMTPD, procQueue, procMTA, procLookup, deliverName(-1)} {
 			pause(time.Duration(rand.IntN(150)) * time.Millisecond)
 			s.kill(name)

@@ -24,6 +24,15 @@ const asProgram = "TABARD_TEST_AS_PROGRAM"
 // waitLong bounds every wait in these tests; it is no measure of anything.
 const waitLong = 60 * time.Second
 
+// rounds is how often a test repeats what happens under load: n times, and as often
+// as long says when ./test --long asks for it.
+func rounds(n, long int) int {
+	if os.Getenv("TABARD_LONG") != "" {
+		return long
+	}
+	return n
+}
+
 // logBuffer collects a daemon's log and lets tests wait for a line.
 type logBuffer struct {
 	mu   sync.Mutex

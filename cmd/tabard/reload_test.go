@@ -165,7 +165,7 @@ func TestReloadUnderLoad(t *testing.T) {
 			Acked: acked.add, Retry: true,
 		})
 	})
-	const reloads = 20
+	reloads := rounds(7, 20)
 	for range reloads {
 		s.flows(map[string]*acks{"all": acked})
 		s.reload()
