@@ -66,7 +66,6 @@ one message, with the time since its beginning. --json prints an object on each 
 	f.IntVarP(&c.query.Newest, "number", "n", 0, "the newest `N` events only; 0: all (default 100 without any restriction)")
 	f.BoolVarP(&c.follow, "follow", "f", false, "go on with events as they come")
 	f.StringVar(&c.trace, "trace", "", "all of one message or session, by its `ID`")
-	cmd.AddCommand(newLogImport(g))
 	return cmd
 }
 

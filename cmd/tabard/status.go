@@ -12,7 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"tabard/internal/control"
+	"tabard/internal/eventlog"
 	"tabard/internal/privsep"
+	"tabard/internal/rpc"
 	"tabard/lookup"
 	"tabard/table/cache"
 )
@@ -22,6 +24,7 @@ type status struct {
 	privsep.Status
 	Tables     []lookup.TableInfo `json:"tables"`
 	TableFault string             `json:"tables_error,omitempty"` // why Tables is empty
+	EventLog   *eventlog.Status   `json:"event_log,omitempty"`    // nil: there is none, or lookup is away
 }
 
 func newStatus(g *globals) *cobra.Command {
@@ -39,7 +42,8 @@ process, which a reload replaces.
 SOURCE is up, down, or "not asked" before the first question. CHANGES is told (a change
 is in force at once), pending (a watch on the source is being begun), lost (it is tried
 again; meanwhile answers are believed for a short time) or never (this source does not
-tell).`,
+tell). Last comes the event log, if there is one: how many events each process had written,
+kept waiting and lost, as it told lookup last.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := g.dialControl()
@@ -58,6 +62,9 @@ tell).`,
 			} else {
 				st.Tables = tables
 			}
+			if events, err := eventStatus(ctx, c); err == nil && events.Table != "" {
+				st.EventLog = &events
+			}
 			return g.printStatus(cmd.OutOrStdout(), st, time.Now())
 		},
 	}
@@ -75,6 +82,35 @@ func tableStatus(ctx context.Context, c *control.Client) ([]lookup.TableInfo, er
 	}
 	defer end()
 	return a.Tables(ctx)
+}
+
+// eventStatus asks lookup how the event log does.
+func eventStatus(ctx context.Context, c *control.Client) (eventlog.Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	conn, err := c.Connect(ctx, procLookup)
+	if err != nil {
+		return eventlog.Status{}, err
+	}
+	client := rpc.NewClient(conn)
+	defer func() { _ = client.Close() }()
+	return eventlog.ReadStatus(ctx, client)
+}
+
+// printEvents tells of the event log, if there is one.
+func printEvents(out io.Writer, e *eventlog.Status) error {
+	if e == nil {
+		return nil
+	}
+	_, _ = fmt.Fprintf(out, "\nevent log in table %s", e.Table)
+	for _, p := range e.Processes {
+		_, _ = fmt.Fprintf(out, "; %s: %d written, %d waiting, %d lost", p.Process, p.Written, p.Waiting, p.Lost)
+	}
+	if e.Fault != "" && e.Since != nil {
+		_, _ = fmt.Fprintf(out, "\nevent log: not written since %s: %s", e.Since.UTC().Format(time.RFC3339), e.Fault)
+	}
+	_, err := fmt.Fprintln(out)
+	return err
 }
 
 func (g *globals) printStatus(out io.Writer, st status, now time.Time) error {
@@ -98,7 +134,10 @@ func (g *globals) printStatus(out io.Writer, st status, now time.Time) error {
 	if gaps := unconfined(st.Processes); len(gaps) > 0 {
 		_, _ = fmt.Fprintf(out, "\n%s\n", strings.Join(gaps, "\n"))
 	}
-	return printTables(out, st)
+	if err := printTables(out, st); err != nil {
+		return err
+	}
+	return printEvents(out, st.EventLog)
 }
 
 // layerList names the layers: first those that hold, then those that do not.

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"tabard/internal/eventlog"
 	"tabard/internal/privsep"
 	"tabard/lookup"
 	"tabard/table/cache"
@@ -99,5 +100,21 @@ func TestStatusOfTables(t *testing.T) {
 	told := tabard(t, "-c", s.config, "explain", "--auth", s.user, "--tls", s.user, "x@[192.0.2.1]")
 	if !strings.Contains(told, "<mail> relayhost [192.0.2.1]: no row") || !strings.Contains(told, "host      smtp+tls://192.0.2.1:25 (MX 0)") {
 		t.Errorf("explain prints\n%s", told)
+	}
+}
+
+func TestStatusOfEvents(t *testing.T) {
+	since := time.Date(2026, 3, 1, 8, 11, 2, 0, time.UTC)
+	st := exampleStatus()
+	st.EventLog = &eventlog.Status{
+		Table: "log", Fault: "the disk is full", Since: &since, Processes: []eventlog.ProcessStatus{{Process: "queue", Written: 5, Waiting: 3, Lost: 1}},
+	}
+	var out strings.Builder
+	if err := (&globals{}).printStatus(&out, st, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	want := "\nevent log in table log; queue: 5 written, 3 waiting, 1 lost\nevent log: not written since 2026-03-01T08:11:02Z: the disk is full\n"
+	if !strings.HasSuffix(out.String(), want) {
+		t.Errorf("prints\n%swant\n%s", out.String(), want)
 	}
 }
