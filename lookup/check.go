@@ -115,6 +115,41 @@ func (c *checking) use(ctx context.Context, pos config.Pos, ref config.TableRef,
 	}
 	if err != nil {
 		c.add(Problem{Pos: pos, Table: string(ref), Service: s.String(), Cause: causeOf(err, string(ref))})
+		return
+	}
+	if s == table.TLSPolicy {
+		c.policies(ctx, pos, ref, t)
+	}
+}
+
+// policies reads the rows of a table whose keys can be listed. Mail for which a row
+// cannot be read, or carried out, waits.
+func (c *checking) policies(ctx context.Context, pos config.Pos, ref config.TableRef, t *table.Table) {
+	keys, err := t.Fetch(ctx, table.TLSPolicy)
+	if err != nil {
+		return // not of this kind of table
+	}
+	for _, key := range keys {
+		if len(key) == 0 {
+			continue
+		}
+		p, err := t.TLSPolicy(ctx, key[0])
+		switch {
+		case errors.Is(err, table.ErrNotFound): // gone meanwhile
+		case err != nil:
+			c.add(Problem{Pos: pos, Table: string(ref), Service: table.TLSPolicy.String(), Cause: causeOf(err, string(ref))})
+		case !p.Level.Supported():
+			c.add(UnsupportedPolicy(pos, string(ref), key[0], p.Level))
+		}
+	}
+}
+
+// UnsupportedPolicy warns of a row of a tls-policy table whose level is not carried
+// out.
+func UnsupportedPolicy(pos config.Pos, name, key string, level table.TLSLevel) Problem {
+	return Problem{
+		Pos: pos, Table: name, Service: table.TLSPolicy.String(), Warning: true,
+		Cause: fmt.Sprintf("%.300q: level %s is not supported yet: the mail waits", key, level),
 	}
 }
 

@@ -3,6 +3,7 @@ package lookup
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
@@ -69,6 +70,33 @@ func TestCheck(t *testing.T) {
 	got = s.Check(t.Context())
 	if !slices.ContainsFunc(got, func(p Problem) bool { return p.Service == "table mail mx.example.org" && !p.Warning }) {
 		t.Errorf("broken certificate: %v", got)
+	}
+}
+
+// Rows of tls-policy that leave mail waiting are told of, where rows can be listed.
+func TestCheckPolicies(t *testing.T) {
+	f := newFixture(t)
+	f.table("sql").set(table.TLSPolicy, "d.example", "dane")
+	s := f.service(`table pol { a.example = dane, "*.b.example" = "verify", "c.example" = "sts", "e.example" = "nonsense" }
+table sql sqlite:/mem/sql
+action "out" relay tls-policy <pol>
+action "other" relay tls-policy <sql>
+match from any for any action "out"
+match from any for any action "other"
+`)
+	var got []string
+	for _, p := range s.Check(t.Context()) {
+		got = append(got, fmt.Sprintf("%t %.90s", p.Warning, p))
+	}
+	want := []string{
+		`true test.conf:3:1: table pol: tlspolicy: "a.example": level dane is not supported yet: the mail waits`,
+		`true test.conf:3:1: table pol: tlspolicy: "c.example": level sts is not supported yet: the mail waits`,
+		`false test.conf:3:1: table pol: tlspolicy: tlspolicy "e.example": tlspolicy: unknown level "nonsense`,
+	}
+	for i := range max(len(got), len(want)) {
+		if i >= len(got) || i >= len(want) || !strings.HasPrefix(want[i], got[i]) {
+			t.Fatalf("%q\nwant %q", got, want)
+		}
 	}
 }
 

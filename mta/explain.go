@@ -23,6 +23,8 @@ type ExplainRequest struct {
 	Original string // recipient as given in RCPT
 	Sender   string
 	Probe    bool // connect, up to where mail could be sent
+	// What the message asks for: see queue.Message.
+	RequireTLS, TLSOptional bool
 	// Paused are the routes that the queue has paused: what jobs brought along may
 	// be long past.
 	Paused []queue.Hold
@@ -80,6 +82,7 @@ func (m *MTA) Explain(ctx context.Context, r ExplainRequest) (Explanation, error
 		Action: r.Action, Domain: domain, Sender: r.Sender, Recipient: r.Address, Original: r.Original, Explain: true,
 	})
 	if fail == nil {
+		d.serve(&queue.Message{Sender: r.Sender, RequireTLS: r.RequireTLS, TLSOptional: r.TLSOptional})
 		e.fromRoute(&d.route)
 		e.Certificate = m.ownCertificate(ctx, d)
 		var hosts []*host

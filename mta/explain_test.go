@@ -94,6 +94,16 @@ ssl://gone.example:25 mx=false 0 [] verify, by ssl:// !4.4.4 host gone.example n
 	if got != want || e.Helo != "we.example" {
 		t.Errorf("%s", got)
 	}
+	// A message asks for TLS of its own, unless it has no sender.
+	asks := ExplainRequest{Action: "out", Address: "x@example.org", Sender: "a@we.example", RequireTLS: true}
+	_, got = explained(t, w, asks)
+	if !strings.Contains(got, "tls://other.example:587 mx=false 0 [isp] verify, by") || !strings.Contains(got, "!5.7.10 ") || !strings.Contains(got, "REQUIRETLS") {
+		t.Errorf("with REQUIRETLS: %s", got)
+	}
+	asks.Sender = ""
+	if _, got = explained(t, w, asks); got != want {
+		t.Errorf("a bounce: %s", got)
+	}
 	w.lookup.set(lookup.Route{Hosts: []lookup.RelayURL{{Scheme: "smtp", Host: "192.0.2.9", Port: "25"}}, TLS: true})
 	if _, got := explained(t, w, ExplainRequest{Action: "out", Address: "x@example.org"}); !strings.Contains(got, "!4.3.5 host 192.0.2.9: TLS required") {
 		t.Errorf("a veto: %s", got)

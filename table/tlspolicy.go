@@ -43,6 +43,10 @@ func (l TLSLevel) String() string {
 	return fmt.Sprintf("tls(%d)", uint8(l))
 }
 
+// Supported reports whether the level is carried out. Mail for which a row asks
+// another one waits.
+func (l TLSLevel) Supported() bool { return l <= TLSSecure }
+
 // Policy is the answer of service tlspolicy.
 type Policy struct {
 	Level TLSLevel

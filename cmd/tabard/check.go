@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"os"
 	"slices"
 	"time"
 
@@ -13,6 +15,7 @@ import (
 	"tabard/backends/provision"
 	"tabard/internal/config"
 	"tabard/lookup"
+	"tabard/table"
 )
 
 // toolTimeout bounds what a command line tool waits for tables and servers.
@@ -23,8 +26,9 @@ func newCheck(g *globals) *cobra.Command {
 		Use:   "check",
 		Short: "Check the configuration, every table, certificate and key",
 		Long: `Check reads the configuration, asks every table for what it is used for, and looks at
-every certificate, key that signs mail, authority and relay URL. Each problem is one
-line with its place.`,
+every certificate, key that signs mail, authority, relay URL and tls-policy row that can
+be listed, and for the users that the processes become when root starts the server. Each
+problem is one line with its place.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := g.load()
@@ -38,7 +42,8 @@ line with its place.`,
 				return err
 			}
 			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
-				return g.report(cmd, slices.Concat(svc.Check(ctx), rowProblems(ctx, cfg, time.Now()), queueProblems(cfg)))
+				users := userProblems(cfg, g.path(), os.Getuid() == 0)
+				return g.report(cmd, slices.Concat(users, svc.Check(ctx), rowProblems(ctx, cfg, time.Now()), queueProblems(cfg)))
 			})
 		},
 	}
@@ -51,10 +56,10 @@ const endsSoon = 14 // days
 // for or not. A table that cannot be opened is a problem that others have told of.
 func rowProblems(ctx context.Context, cfg *config.Config, now time.Time) []lookup.Problem {
 	var found []lookup.Problem
-	serve, sign := certTables(cfg), dkimTables(cfg)
+	serve, sign, secure := certTables(cfg), dkimTables(cfg), policyTables(cfg)
 	for _, t := range cfg.Tables {
 		src, own, err := database(t)
-		if err != nil || !own || !serve[t.Name] && !sign[t.Name] {
+		if err != nil || !own || !serve[t.Name] && !sign[t.Name] && !secure[t.Name] {
 			continue
 		}
 		db, err := provision.Open(ctx, src)
@@ -66,6 +71,9 @@ func rowProblems(ctx context.Context, cfg *config.Config, now time.Time) []looku
 		}
 		if sign[t.Name] {
 			found = append(found, dkimProblems(ctx, cfg, t, db)...)
+		}
+		if secure[t.Name] {
+			found = append(found, policyProblems(ctx, t, db)...)
 		}
 		_ = db.Close() // nothing was written
 	}
@@ -104,6 +112,65 @@ func dkimProblems(ctx context.Context, cfg *config.Config, t config.Table, db *p
 		}
 	}
 	return found
+}
+
+// policyTables are those that say how much TLS mail has to have.
+func policyTables(cfg *config.Config) map[string]bool {
+	used := make(map[string]bool)
+	for _, a := range cfg.Actions {
+		used[string(a.TLSPolicy)] = true
+	}
+	return used
+}
+
+func policyProblems(ctx context.Context, t config.Table, db *provision.DB) []lookup.Problem {
+	all, err := db.ListPolicies(ctx)
+	if err != nil {
+		return []lookup.Problem{{Pos: t.Pos, Table: t.Name, Service: table.TLSPolicy.String(), Cause: err.Error()}}
+	}
+	var found []lookup.Problem
+	for _, row := range all {
+		p, err := table.ParseTLSPolicy(table.Row{row.Policy})
+		switch {
+		case err != nil:
+			found = append(found, lookup.Problem{Pos: t.Pos, Table: t.Name, Service: table.TLSPolicy.String(), Cause: fmt.Sprintf("%.300q: %v", row.Domain, err)})
+		case !p.Level.Supported():
+			found = append(found, lookup.UnsupportedPolicy(t.Pos, t.Name, row.Domain, p.Level))
+		}
+	}
+	return found
+}
+
+// userProblems names the processes whose users do not exist. It keeps a server that
+// root starts from starting, and is of no consequence for others.
+func userProblems(cfg *config.Config, path string, root bool) []lookup.Problem {
+	var found []lookup.Problem
+	for _, name := range slices.Sorted(maps.Keys(defaultUsers())) {
+		if name == procMetrics && cfg.Metrics == "" {
+			continue
+		}
+		if _, err := identityOf(cfg, name); err != nil {
+			found = append(found, lookup.Problem{Pos: processPos(cfg, name, path), Cause: err.Error()})
+		}
+	}
+	if root || len(found) == 0 {
+		return found
+	}
+	cause := fmt.Sprintf("started by root, the server would not start: %s", found[0].Cause)
+	if more := len(found) - 1; more > 0 {
+		cause += fmt.Sprintf(" (and %d more users are missing)", more)
+	}
+	return []lookup.Problem{{Pos: found[0].Pos, Cause: cause, Warning: true}}
+}
+
+// processPos is where the configuration speaks of a process, or its beginning.
+func processPos(cfg *config.Config, name, path string) config.Pos {
+	for _, p := range cfg.Processes {
+		if p.Name == name {
+			return p.Pos
+		}
+	}
+	return config.Pos{File: path, Line: 1, Col: 1}
 }
 
 // report prints what check found; a fault that is no mere warning is an error.

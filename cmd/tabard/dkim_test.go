@@ -33,11 +33,10 @@ func newDKIMTool(t *testing.T) *dkimTool {
 	text := fmt.Sprintf(`table mail "sqlite:%[1]s/mail.db"
 custody master-key "%[1]s/master.key"
 hostname mx.example
-process lookup user root
 queue "sqlite:%[1]s/queue.db"
 action "out" relay dkim <mail>
 match from any for any action "out"
-`, d.dir)
+%[2]s`, d.dir, rootNote)
 	if err := os.WriteFile(d.conf, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

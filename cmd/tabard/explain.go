@@ -36,6 +36,9 @@ type relayPlan struct {
 	mta.Explanation
 }
 
+// mailAsks is what is assumed of the message, and whether hosts are asked for it.
+type mailAsks struct{ requireTLS, tlsOptional, probe bool }
+
 // maxRelayPlans bounds the destinations that are looked up.
 const maxRelayPlans = 20
 
@@ -45,7 +48,8 @@ const probePatience = 5 * time.Minute
 func newExplain(g *globals) *cobra.Command {
 	var r lookup.ExplainRequest
 	var client string
-	var direct, probe bool
+	var direct bool
+	var asks mailAsks
 	cmd := &cobra.Command{
 		Use:   "explain FROM TO",
 		Short: "Tell what would become of a message, and why",
@@ -64,6 +68,9 @@ session from the network to the listener named, or else to the first (with --aut
 first that has auth or cert-auth). These give what the conditions ask for: from src and
 from local (--client), from rdns (--rdns, or else DNS), helo (--helo), auth and from auth
 (--auth), tls (--tls), tls verified (--tls-verified), tag (--listener).
+
+A message may ask for TLS itself: --requiretls and --tls-required-no say that it does so
+by REQUIRETLS, or that it does not need what the tls-policy table says (RFC 8689).
 
 With --probe, hosts are connected to in their turn until one would take mail: as far as
 EHLO after STARTTLS, with no login and no message.
@@ -84,7 +91,9 @@ running server alone can tell).`,
 	flags.StringVar(&r.User, "auth", "", "`user` that the client is authenticated as")
 	flags.BoolVar(&r.TLS, "tls", false, "the session has TLS")
 	flags.BoolVar(&r.Verified, "tls-verified", false, "the session has TLS, and the client's certificate was verified")
-	flags.BoolVar(&probe, "probe", false, "connect to the hosts, without sending")
+	flags.BoolVar(&asks.requireTLS, "requiretls", false, "the message comes with REQUIRETLS")
+	flags.BoolVar(&asks.tlsOptional, "tls-required-no", false, "the message has the header field TLS-Required: No")
+	flags.BoolVar(&asks.probe, "probe", false, "connect to the hosts, without sending")
 	flags.BoolVar(&direct, "direct", false, "open tables here, even if a server runs")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		r.Sender, r.Recipient = trimAngles(args[0]), trimAngles(args[1])
@@ -96,7 +105,7 @@ running server alone can tell).`,
 			return err
 		}
 		return g.withAdmin(cfg, direct, func(ctx context.Context, a lookup.Admin) error {
-			return g.explain(ctx, cmd, cfg, a, r, probe)
+			return g.explain(ctx, cmd, cfg, a, r, asks)
 		})
 	}
 	return cmd
@@ -125,9 +134,9 @@ func checkExplain(r *lookup.ExplainRequest, client string) (err error) {
 }
 
 // explain asks lookup what becomes of the message, and mta of what is relayed.
-func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.Config, a lookup.Admin, r lookup.ExplainRequest, probe bool) error {
+func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.Config, a lookup.Admin, r lookup.ExplainRequest, asks mailAsks) error {
 	patience := toolTimeout
-	if probe {
+	if asks.probe {
 		patience = probePatience
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -155,14 +164,15 @@ func (g *globals) explain(ctx context.Context, cmd *cobra.Command, cfg *config.C
 		for i := range e.Relays {
 			p := &e.Relays[i]
 			p.Explanation, err = m.Explain(ctx, mta.ExplainRequest{
-				Action: p.Action, Address: p.Recipients[0], Original: r.Recipient, Sender: r.Sender, Probe: probe, Paused: holds,
+				Action: p.Action, Address: p.Recipients[0], Original: r.Recipient, Sender: r.Sender, Probe: asks.probe, Paused: holds,
+				RequireTLS: asks.requireTLS, TLSOptional: asks.tlsOptional,
 			})
 			if err != nil {
 				return withCode(exTempFail, err)
 			}
 		}
 	}
-	e.Code = e.exitCode(probe)
+	e.Code = e.exitCode(asks.probe)
 	if g.json {
 		err = printJSON(cmd.OutOrStdout(), e)
 	} else {

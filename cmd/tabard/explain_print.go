@@ -128,8 +128,19 @@ func (p *explainer) answer(depth int, a lookup.TableAnswer) {
 		p.line(depth, "table", "%s: found", question)
 	}
 	for _, row := range a.Rows {
-		p.line(depth, "table", "%s: %s", question, strings.Join(row, ", "))
+		p.line(depth, "table", "%s: %s", question, columns(row))
 	}
+}
+
+// columns shows a row, and what is empty as such.
+func columns(row []string) string {
+	shown := make([]string, len(row))
+	for i, text := range row {
+		if shown[i] = text; text == "" {
+			shown[i] = `""`
+		}
+	}
+	return strings.Join(shown, ", ")
 }
 
 func (p *explainer) local(l lookup.LocalPlan) {

@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"tabard/backends/provision"
+	"tabard/table"
 )
 
 func newTLSPolicy(g *globals) *cobra.Command {
@@ -22,11 +24,20 @@ it, or *. POLICY is one of these, with protocols= and ciphers= behind it if need
   verify [match=NAME]  TLS, with a verified certificate for the host
   secure [match=NAME]  TLS, with a verified certificate for the destination
 
+dane, dane-only and sts are stored, but not supported yet: mail to DOMAIN waits.
+
 No policy lowers what the scheme of a relay URL promises.`
 	cmd.AddCommand(
 		e.importer(provision.Policies(), "A policy is written as it is with set."),
 		e.command("set DOMAIN POLICY...", "Set the policy of a domain", cobra.MinimumNArgs(2), func(ctx context.Context, db *provision.DB, a []string) error {
-			return db.SetPolicy(ctx, provision.PolicyRow{Domain: a[0], Policy: strings.Join(a[1:], " ")})
+			row := provision.PolicyRow{Domain: a[0], Policy: strings.Join(a[1:], " ")}
+			if err := db.SetPolicy(ctx, row); err != nil {
+				return err
+			}
+			if p, err := table.ParseTLSPolicy(table.Row{row.Policy}); err == nil && !p.Level.Supported() {
+				_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "warning: level %s is not supported yet: mail to %s waits\n", p.Level, row.Domain)
+			}
+			return nil
 		}),
 		e.command("rm DOMAIN", "Remove the policy of a domain", cobra.ExactArgs(1), func(ctx context.Context, db *provision.DB, a []string) error {
 			return db.RemovePolicy(ctx, a[0])
