@@ -51,6 +51,9 @@ func (q *Queue) Show(ctx context.Context, id MessageID, limit int) (Shown, error
 		s.Envelopes[i] = q.why(&rows[i])
 	}
 	q.active.mu.Unlock()
+	if s.Attempts, err = q.store.Attempts(ctx, id); err != nil {
+		return s, err
+	}
 	body, err := q.store.Body(ctx, id)
 	if err != nil {
 		s.Truncated = true

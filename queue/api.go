@@ -254,6 +254,8 @@ type Admin interface {
 	// Count counts the envelopes that a filter chooses by the values of up to four
 	// fields, and tells of up to limit groups.
 	Count(ctx context.Context, f Filter, by []Field, limit int) (Tally, error)
+	// OpenBody opens a body whose checksum has been verified.
+	OpenBody(ctx context.Context, id MessageID) (Body, error)
 	// Steer does one thing to up to 500 envelopes; see Steer.
 	Steer(ctx context.Context, s Steer) (Steered, error)
 	// Show returns a message, its envelopes and up to max bytes of its body.
@@ -287,6 +289,11 @@ type Listed struct {
 	Sender   string   `json:"sender"`
 	Size     int64    `json:"size"`
 	InFlight bool     `json:"in_flight"`
+	// Told by Find alone:
+	Remote    string    `json:"remote"`            // address of the peer that brought it
+	Login     string    `json:"login"`             // authenticated submitter
+	Reporting bool      `json:"reporting"`         // only the report to the sender is left
+	LastTry   time.Time `json:"last_try,omitzero"` // zero: none is known
 }
 
 // Retried is what became of envelopes that were to be tried now.
@@ -297,10 +304,11 @@ type Retried struct {
 
 // Shown is one message in full.
 type Shown struct {
-	Message   Message    `json:"message"`
-	Envelopes []Envelope `json:"envelopes"`
-	Body      []byte     `json:"body"`
-	Truncated bool       `json:"truncated"`
+	Message   Message       `json:"message"`
+	Envelopes []Envelope    `json:"envelopes"`
+	Attempts  []PastAttempt `json:"attempts"` // the last of each envelope
+	Body      []byte        `json:"body"`
+	Truncated bool          `json:"truncated"`
 }
 
 // Stats are counters since start, and the present depth.

@@ -69,7 +69,11 @@ func (q *Queue) listed(rows []Stored) []Listed {
 	defer a.mu.Unlock()
 	for i, r := range rows {
 		it := a.items[r.ID]
-		list[i] = Listed{Envelope: q.why(&r), Sender: r.Message.Sender, Size: r.Message.Size, InFlight: it != nil && it.job != nil}
+		note, _ := parseNotice(r.Notice)
+		list[i] = Listed{
+			Envelope: q.why(&r), Sender: r.Message.Sender, Size: r.Message.Size, InFlight: it != nil && it.job != nil,
+			Remote: r.Message.Remote, Login: r.Message.User, Reporting: note != nil, LastTry: r.LastTry,
+		}
 	}
 	return list
 }

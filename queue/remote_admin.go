@@ -7,15 +7,20 @@ import (
 )
 
 // RegisterAdmin serves a as "QueueAdmin" on srv. Pages and listings are cut to
-// what one answer carries.
-func RegisterAdmin(srv *rpc.Server, a Admin) error {
-	return srv.Register("QueueAdmin", &adminService{a})
+// what one answer carries. The server must serve one connection only; release, called
+// when that has ended, closes what it had open.
+func RegisterAdmin(srv *rpc.Server, a Admin) (release func(), err error) {
+	s := &adminService{admin: a}
+	return s.bodies.close, srv.Register("QueueAdmin", s)
 }
 
 // NewRemoteAdmin returns the Admin behind a connection with RegisterAdmin.
 func NewRemoteAdmin(c rpc.Caller) Admin { return &remoteAdmin{c} }
 
-type adminService struct{ admin Admin }
+type adminService struct {
+	admin  Admin
+	bodies shownBodies
+}
 
 type listRequest struct {
 	After EnvelopeID
@@ -58,6 +63,13 @@ func (s *adminService) Show(c *rpc.Call[showRequest], r *rpc.Reply[Shown]) error
 		for i := range shown.Envelopes {
 			if size += 300 + textSize(&shown.Envelopes[i]); size > wireBytes {
 				shown.Envelopes, shown.Truncated = shown.Envelopes[:i], true
+				break
+			}
+		}
+		for i := range shown.Attempts {
+			a := &shown.Attempts[i]
+			if size += 200 + len(a.Result) + len(a.Remote); size > wireBytes {
+				shown.Attempts, shown.Truncated = shown.Attempts[:i], true
 				break
 			}
 		}

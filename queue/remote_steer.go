@@ -33,7 +33,7 @@ func (s *adminService) Find(c *rpc.Call[findRequest], r *rpc.Reply[Page]) error 
 func carried(list []Listed) int {
 	size := 0
 	for i := range list {
-		if size += 300 + len(list[i].Sender) + len(list[i].Envelope.HeldFor) + textSize(&list[i].Envelope); i > 0 && size > wireBytes {
+		if size += 300 + len(list[i].Sender) + len(list[i].Envelope.HeldFor) + len(list[i].Remote) + len(list[i].Login) + textSize(&list[i].Envelope); i > 0 && size > wireBytes {
 			return i
 		}
 	}

@@ -243,9 +243,11 @@ func TestRemoteAdmin(t *testing.T) {
 	r := start(t, queue.Options{})
 	c, _ := connect(t, func(ctx context.Context, conn net.Conn) error {
 		srv := rpc.NewServer()
-		if err := queue.RegisterAdmin(srv, r); err != nil {
+		release, err := queue.RegisterAdmin(srv, r)
+		if err != nil {
 			return err
 		}
+		defer release()
 		return srv.Serve(ctx, conn)
 	})
 	admin := queue.NewRemoteAdmin(c)

@@ -194,10 +194,13 @@ func (q *Queue) deferred(e *event, now time.Time) {
 	if it.over(now) {
 		// The scan or the next step finds it expired.
 		e.update.Next = now
-		return
+	} else {
+		e.update.Next = q.nextAttempt(&env, it.msg.DeliverBy, now, e.result.NotBefore)
+		e.warn = q.warns(it, now)
 	}
-	e.update.Next = q.nextAttempt(&env, it.msg.DeliverBy, now, e.result.NotBefore)
-	e.warn = q.warns(it, now)
+	e.update.Attempt = &PastAttempt{
+		ID: env.ID, Number: env.Attempts, At: now, Remote: e.result.Remote, Result: env.LastError, Next: e.update.Next,
+	}
 }
 
 // owed keeps an envelope of which only the report is left.

@@ -53,6 +53,9 @@ type Store interface {
 	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)
 	// List returns up to limit envelopes in order of id, after the given one.
 	List(ctx context.Context, after EnvelopeID, limit int) ([]Stored, error)
+	// Attempts returns what is known of the attempts at the envelopes of a message, in
+	// order of envelope and number: the last KeptAttempts of each.
+	Attempts(ctx context.Context, id MessageID) ([]PastAttempt, error)
 	// Find returns envelopes that a query asks for, in order of id.
 	Find(ctx context.Context, q Query) ([]Stored, error)
 	// Tally counts envelopes that a query asks for by the values of fields. Until is
@@ -135,6 +138,7 @@ type Update struct {
 	Warned    int
 	Hold      int64 // 0, 1 for a damaged body, or the id of a hold; of one that is gone it is 0
 	Notice    string
+	Attempt   *PastAttempt // what came of an attempt; nil: there was none
 }
 
 // Stage takes a large body. Exactly one of Keep and Discard ends the writing;
@@ -192,7 +196,8 @@ type Stored struct {
 	Warned      int
 	Hold        int64 // see Update
 	Notice      string
-	Claimed     bool // only told by Find: see NewEnvelope
+	Claimed     bool      // only told by Find: see NewEnvelope
+	LastTry     time.Time // only told by Find; zero: none is known
 }
 
 func (s *Stored) cursor() Cursor {

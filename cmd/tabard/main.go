@@ -29,7 +29,7 @@ func programMain(name string, args []string, stdin io.Reader, stdout, stderr io.
 	case "sendmail", "send-mail":
 		return sendmailMain(args, stdin, stdout, stderr)
 	case "mailq":
-		return execute(append([]string{"queue", "ls"}, args...), stdin, stdout, stderr)
+		return execute(append([]string{"queue", "ls", "--mailq"}, args...), stdin, stdout, stderr)
 	case "newaliases":
 		return sendmailMain([]string{"-bi"}, stdin, stdout, stderr)
 	}

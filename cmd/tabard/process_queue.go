@@ -127,7 +127,8 @@ func serveQueue(ctx context.Context, log *slog.Logger, q *queue.Queue, e privsep
 			w, release := q.LocalWorker(uid)
 			return release, queue.RegisterWorker(s, w)
 		case edgeControl:
-			return nothing, errors.Join(queue.RegisterAdmin(s, q), queue.RegisterBodies(s, q))
+			release, err := queue.RegisterAdmin(s, q)
+			return release, errors.Join(err, queue.RegisterBodies(s, q))
 		case edgeMetrics:
 			return nothing, count.Register(s, q.Counts)
 		}

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"tabard/internal/address"
 	"tabard/internal/control"
 	"tabard/internal/rpc"
 	"tabard/queue"
@@ -54,50 +51,6 @@ func (p patient) Call(ctx context.Context, method string, args, reply any) error
 	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
 	defer cancel()
 	return p.Caller.Call(ctx, method, args, reply)
-}
-
-func (g *globals) queueShow() *cobra.Command {
-	var most int
-	cmd := &cobra.Command{
-		Use:   "show MESSAGE",
-		Short: "Show a message, its envelopes and its text",
-		Args:  cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			id, _, err := queue.ParseID(args[0])
-			if err != nil {
-				return withCode(exUsage, err)
-			}
-			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
-				s, err := q.Show(ctx, id, most)
-				if err != nil {
-					return exitf(exDataErr, "message %s: %w", id, err)
-				}
-				return g.printShown(cmd, s)
-			})
-		},
-	}
-	cmd.Flags().IntVar(&most, "max", 64<<10, "show at most so many `bytes` of the text")
-	return cmd
-}
-
-func (g *globals) printShown(cmd *cobra.Command, s queue.Shown) error {
-	if g.json {
-		return printJSON(cmd.OutOrStdout(), s)
-	}
-	out := cmd.OutOrStdout()
-	m := s.Message
-	_, _ = fmt.Fprintf(out, "message: %s\nfrom: <%s>\nsize: %d\nreceived: %s\nclient: %s [%s] user=%s session=%s\n",
-		m.ID, m.Sender, m.Size, m.Created.Format(time.RFC3339), dash(m.Helo), dash(m.Remote), dash(m.User), dash(m.Session))
-	printWishes(out, &m)
-	for _, e := range s.Envelopes {
-		_, _ = fmt.Fprintf(out, "envelope: %s to=<%s> rcpt=<%s> action=%s tries=%d next=%s expires=%s held=%s error=%s\n", e.ID, e.Address, e.Recipient,
-			dash(e.Action), e.Attempts, e.Next.Format(time.RFC3339), e.Expires.Format(time.RFC3339), dash(address.OneLine(e.HeldFor, 300)), address.OneLine(dash(e.LastError), 500))
-	}
-	_, err := fmt.Fprintf(out, "\n%s", s.Body)
-	if s.Truncated {
-		_, err = fmt.Fprintln(out, "\n[the rest is not shown; see --max]")
-	}
-	return err
 }
 
 func (g *globals) queueStats() *cobra.Command {

@@ -23,7 +23,7 @@ const queuePage = 500
 func (g *globals) queueList() *cobra.Command {
 	var what filterFlags
 	var by []string
-	limit := 0
+	limit, mailq := 0, false
 	cmd := &cobra.Command{
 		Use:   "ls [MESSAGE|ENVELOPE...]",
 		Short: "List or count the envelopes that wait",
@@ -51,12 +51,17 @@ With --by it counts them by the values of up to four fields, the most frequent f
 				if len(by) > 0 {
 					return g.printTally(ctx, cmd, q, f, by, limit)
 				}
+				if mailq && !g.json {
+					return printMailq(ctx, cmd.OutOrStdout(), q, f, limit)
+				}
 				return g.printListing(ctx, cmd.OutOrStdout(), q, f, limit)
 			})
 		},
 	}
 	what.add(cmd)
 	cmd.Flags().StringSliceVar(&by, "by", nil, "count by the values of `fields`")
+	cmd.Flags().BoolVar(&mailq, "mailq", false, "print OpenSMTPD's fields in its order, as mailq does")
+	cmd.MarkFlagsMutuallyExclusive("by", "mailq")
 	cmd.Flags().IntVar(&limit, "limit", 0, "print at most so `many` lines (default all; with --by 1000)")
 	return cmd
 }
@@ -136,6 +141,18 @@ func (g *globals) printListing(ctx context.Context, w io.Writer, q queue.Admin, 
 	if flushed := out.Flush(); err == nil {
 		err = withCode(exIOErr, flushed)
 	}
+	return err
+}
+
+// printMailq prints what programs made for OpenSMTPD's mailq read.
+func printMailq(ctx context.Context, w io.Writer, q queue.Admin, f queue.Filter, limit int) error {
+	out := bufio.NewWriter(w)
+	err := eachListed(ctx, q, f, limit, func(page []queue.Listed) error {
+		for i := range page {
+			_, _ = fmt.Fprintln(out, mailqLine(&page[i], time.Now()))
+		}
+		return out.Flush()
+	})
 	return err
 }
 

@@ -174,3 +174,69 @@ func TestFilterFlags(t *testing.T) {
 		}
 	}
 }
+
+func TestMailqLine(t *testing.T) {
+	t.Parallel()
+	at := time.Unix(1_000_000, 0)
+	l := queue.Listed{Sender: "a@x.example", Remote: "::ffff:192.0.2.1", Login: "ann", LastTry: at.Add(time.Minute), Envelope: queue.Envelope{
+		ID: queue.EnvelopeID{Message: 0x1a22274ce9c1032f, N: 3}, Address: "to@y.example", Recipient: "list@z.example", Relay: true,
+		Created: at, Expires: at.Add(time.Hour), Next: at.Add(10 * time.Minute), Attempts: 2, LastError: "450 a|b",
+	}}
+	for _, tt := range []struct {
+		change func()
+		want   string
+	}{
+		{func() {}, "1a22274ce9c1032f.3|inet4|mta|auth|a@x.example|list@z.example|to@y.example|1000000|1003600|1000060|2|pending|300|450 a?b"},
+		{func() { l.InFlight = true }, "1a22274ce9c1032f.3|inet4|mta|auth|a@x.example|list@z.example|to@y.example|1000000|1003600|1000060|2|inflight|0|450 a?b"},
+		{func() {
+			l = queue.Listed{Remote: "2001:db8::1", Envelope: queue.Envelope{ID: l.Envelope.ID, Address: "u@y.example", Recipient: "u@y.example", Created: at, Expires: at, Next: at, Held: true, HeldFor: "held by hand"}}
+		}, "1a22274ce9c1032f.3|inet6|mda|bounce,suspend||u@y.example|u@y.example|1000000|1000000|1000000|0|pending|0|held by hand"},
+	} {
+		tt.change()
+		if got := mailqLine(&l, at.Add(5*time.Minute)); got != tt.want {
+			t.Errorf("%s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+func TestShow(t *testing.T) {
+	t.Parallel()
+	q := waiting(t)
+	s := queue.Submission{Message: queue.Message{Sender: "a@x.example"}, Recipients: []queue.Envelope{{Address: "1@y.example"}, {Address: "2@y.example"}}}
+	header := "Subject: " + strings.Repeat("long ", 20_000) + "\r\nX: y\r\n"
+	w, err := q.Create(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(header + "\r\nbody\r\n")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Commit(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	page, err := q.Find(t.Context(), queue.Filter{}, queue.EnvelopeID{}, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := page.List[0].Envelope.ID.Message
+	for _, headers := range []bool{true, false} {
+		want := header
+		if !headers {
+			want += "\r\nbody\r\n"
+		}
+		var out strings.Builder
+		if err := printBody(t.Context(), &out, q, id, headers); err != nil || out.String() != want {
+			t.Errorf("headers %t: %d bytes, %v", headers, out.Len(), err)
+		}
+	}
+	cmd, out := printing()
+	if err := (&globals{}).show(t.Context(), cmd, q, id, 1, 10); err != nil || strings.Contains(out.String(), "1@y.example") || !strings.Contains(out.String(), "2@y.example") || !strings.Contains(out.String(), "\n\nSubject: l\n[the rest") {
+		t.Errorf("%s, %v", out, err)
+	}
+	if err := (&globals{}).show(t.Context(), cmd, q, id, 7, 10); exitCode(err) != exDataErr {
+		t.Errorf("no such envelope: %v", err)
+	}
+	if err := printBody(t.Context(), out, q, 1, true); exitCode(err) != exDataErr {
+		t.Errorf("no such message: %v", err)
+	}
+}

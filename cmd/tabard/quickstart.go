@@ -272,7 +272,7 @@ func newSendmail() *cobra.Command {
 		Short: "Hand in a message from standard input, as sendmail(8) does",
 		Long: `Sendmail reads a message from standard input and hands it to the running server
 through its local socket. Linked as "sendmail", the program behaves so by itself;
-linked as "mailq" it lists the queue.
+linked as "mailq" it lists the queue as OpenSMTPD does.
 
 Options: -t recipients from the header, -i a lone dot does not end the message,
 -f sender, -F full name, -N and -R and -V delivery status notifications,

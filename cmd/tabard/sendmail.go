@@ -46,7 +46,7 @@ func sendmailMain(args []string, stdin io.Reader, stdout, stderr io.Writer) int 
 	if err == nil {
 		switch o.mode {
 		case 'p':
-			return execute(configArgs(o.config, "queue", "ls"), stdin, stdout, stderr)
+			return execute(configArgs(o.config, "queue", "ls", "--mailq"), stdin, stdout, stderr)
 		case 'i':
 			return 0 // aliases are tables, there is nothing to rebuild
 		}

@@ -21,6 +21,7 @@ type writer struct {
 	removeEnvelope, removeMessage *sql.Stmt
 	removeFiled, update, due      *sql.Stmt
 	hold, free, endHold           *sql.Stmt
+	attempt, dropAttempts         *sql.Stmt
 	recode                        *sql.Stmt
 }
 
@@ -47,6 +48,8 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.update, "UPDATE envelopes SET attempts = ?1, next = ?2, last_error = ?3, warned = ?4, held = CASE WHEN ?5 < 2 OR EXISTS (SELECT 1 FROM holds WHERE id = ?5) THEN ?5 ELSE 0 END, notice = ?6, lease = NULL WHERE message = ?7 AND n = ?8"},
 		{&w.hold, `INSERT INTO holds (id, kind, value, reason, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, value) DO UPDATE SET id = excluded.id, reason = excluded.reason, created = excluded.created`},
 		{&w.free, "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held = ?3"},
+		{&w.attempt, attemptText},
+		{&w.dropAttempts, dropAttemptsText},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
 		{&w.recode, "UPDATE messages SET body = ?1, file = ?2, encoding = ?3 WHERE id = ?4 AND encoding = ?5 AND file IS ?6"},
 		{&w.due, "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires + max(0, ?1 - next), ?2)), next = ?1, held = 0, lease = NULL WHERE message = ?3 AND n = ?4"},
@@ -124,6 +127,12 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 	}
 	for _, u := range c.Update {
 		if _, err := w.update.ExecContext(ctx, u.Attempts, u.Next.UnixMilli(), u.LastError, u.Warned, u.Hold, u.Notice, int64(u.ID.Message), u.ID.N); err != nil {
+			return nil, err
+		}
+		if u.Attempt == nil {
+			continue
+		}
+		if err := w.attempted(ctx, u.Attempt); err != nil {
 			return nil, err
 		}
 	}

@@ -140,6 +140,8 @@ func likeText(glob string) string {
 	return strings.NewReplacer(`\`, `\\`, "%", `\%`, "_", `\_`, "*", "%").Replace(glob)
 }
 
+const lastTryText = "ifnull((SELECT max(a.at) FROM attempts a WHERE a.message = e.message AND a.n = e.n), 0)"
+
 // Find implements queue.Store.
 func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error) {
 	var w where
@@ -147,7 +149,7 @@ func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error)
 		return nil, err
 	}
 	w.add("(e.message, e.n) > (?, ?)", int64(q.After.Message), q.After.N)
-	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", e.lease IS NOT NULL"+from+"WHERE "+w.String()+" ORDER BY e.message, e.n LIMIT ?",
+	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", e.lease IS NOT NULL, "+lastTryText+from+"WHERE "+w.String()+" ORDER BY e.message, e.n LIMIT ?",
 		append(w.args, q.Limit)...)
 	if err != nil {
 		return nil, s.health.judge(err)
@@ -157,11 +159,14 @@ func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error)
 	messages := make(map[queue.MessageID]*queue.Message)
 	for rows.Next() {
 		var claimed bool
-		r, err := scan(rows, messages, &claimed)
+		var lastTry int64
+		r, err := scan(rows, messages, &claimed, &lastTry)
 		if err != nil {
 			return nil, s.health.judge(err)
 		}
-		r.Claimed = claimed
+		if r.Claimed = claimed; lastTry > 0 {
+			r.LastTry = time.UnixMilli(lastTry)
+		}
 		all = append(all, r)
 	}
 	return all, s.health.judge(rows.Err())
