@@ -141,6 +141,7 @@ func (s *story) deliver(o queue.Outcome) {
 	id := jobs[0].Message.ID
 	if o == queue.Delivered {
 		s.taken[id] = true
+		s.done("taken", id)
 	}
 	if s.said(s.worker.Done(context.Background(), []queue.Result{{ID: jobs[0].Envelopes[0].ID, Outcome: o}})) == nil && o == queue.Delivered {
 		s.gone[id] = true

@@ -20,14 +20,14 @@ func (s *Store) fold(ctx context.Context) {
 	w := s.stmts
 	n, err := w.written()
 	if err == nil {
-		if w.unfolded += n; w.unfolded < checkpointPages {
+		if w.unfolded += n; w.unfolded < s.under.foldPages {
 			return
 		}
 		var left int
 		if left, err = checkpoint(ctx, w.conn, "PASSIVE"); err == nil {
 			w.unfolded = 0
 			if left > 0 { // a reader is in the way
-				w.unfolded = checkpointPages
+				w.unfolded = s.under.foldPages
 			}
 			return
 		}

@@ -103,6 +103,13 @@ func (m *machine) record(s step) {
 	}
 }
 
+// position is how much has been recorded.
+func (m *machine) position() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.steps)
+}
+
 // under is what a store stands on that runs on this machine.
 func (m *machine) under(t testing.TB) under {
 	t.Helper()

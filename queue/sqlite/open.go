@@ -55,8 +55,9 @@ var _ queue.Store = (*Store)(nil)
 
 // under is what a store stands on. Tests have one that fails.
 type under struct {
-	disk disk
-	vfs  string // of SQLite; empty: its own
+	disk      disk
+	vfs       string // of SQLite; empty: its own
+	foldPages int    // see fold; 0: checkpointPages
 }
 
 // Open opens the queue database at path, and creates it when there is no file.
@@ -70,6 +71,9 @@ func Open(ctx context.Context, path string) (*Store, error) {
 }
 
 func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
+	if u.foldPages == 0 {
+		u.foldPages = checkpointPages
+	}
 	s := &Store{path: path, under: u, health: newHealth()}
 	plain, err := bodycode.New(bodycode.Options{})
 	if err != nil {
