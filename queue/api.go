@@ -171,6 +171,9 @@ type Client interface {
 	Enqueue(ctx context.Context, s Submission, body []byte) error
 	// Create begins a message of any size.
 	Create(ctx context.Context) (Writer, error)
+	// Accepting returns why no message is taken for longer than a moment; nil: they
+	// are. It does not wait.
+	Accepting() error
 }
 
 // Writer takes the body of one message. Exactly one of Commit and Abort ends it.
@@ -313,14 +316,15 @@ type Shown struct {
 
 // Stats are counters since start, and the present depth.
 type Stats struct {
-	Messages  int64 `json:"messages"`
-	Envelopes int64 `json:"envelopes"`
-	InFlight  int64 `json:"in_flight"`
-	Enqueued  int64 `json:"enqueued"`
-	Delivered int64 `json:"delivered"`
-	Deferred  int64 `json:"deferred"`
-	Failed    int64 `json:"failed"`
-	Expired   int64 `json:"expired"`
-	Removed   int64 `json:"removed"`
-	Bounced   int64 `json:"bounced"`
+	Fault     string `json:"fault,omitempty"` // why nothing is taken, changed or delivered
+	Messages  int64  `json:"messages"`
+	Envelopes int64  `json:"envelopes"`
+	InFlight  int64  `json:"in_flight"`
+	Enqueued  int64  `json:"enqueued"`
+	Delivered int64  `json:"delivered"`
+	Deferred  int64  `json:"deferred"`
+	Failed    int64  `json:"failed"`
+	Expired   int64  `json:"expired"`
+	Removed   int64  `json:"removed"`
+	Bounced   int64  `json:"bounced"`
 }

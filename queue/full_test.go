@@ -187,3 +187,30 @@ func TestResultsOutliveAFailingStore(t *testing.T) {
 	}
 	eventually(t, "removal", func() bool { return r.stats().Messages == 1 })
 }
+
+// readOnly is a store that takes nothing.
+type readOnly struct{ queue.Store }
+
+func (readOnly) Writable() error { return queue.ErrReadOnly }
+
+// Who is to hand over mail learns beforehand that none is taken.
+func TestAccepting(t *testing.T) {
+	store, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "queue.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{t: t}
+	if r.Queue, err = queue.New(t.Context(), readOnly{store}, &local{}, queue.Options{}); err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c, _, _ := r.client(t)
+	eventually(t, "it is known that nothing is taken", func() bool { return errors.Is(c.Accepting(), queue.ErrReadOnly) })
+	if st := r.stats(); st.Fault == "" {
+		t.Error("the counts say nothing of it")
+	}
+	ok := start(t, queue.Options{})
+	if err := ok.Accepting(); err != nil {
+		t.Error(err)
+	}
+}

@@ -12,9 +12,12 @@ import (
 const remoteWait = 5 * time.Minute
 
 // NewRemote returns the queue behind a connection that ServeClient serves.
-func NewRemote(c rpc.Caller) Client { return &remoteClient{c} }
+func NewRemote(c rpc.Caller) Client { return &remoteClient{caller: c} }
 
-type remoteClient struct{ caller rpc.Caller }
+type remoteClient struct {
+	caller    rpc.Caller
+	accepting accepting
+}
 
 // Enqueue implements Client.
 func (c *remoteClient) Enqueue(ctx context.Context, s Submission, body []byte) error {
@@ -96,7 +99,7 @@ func (w *remoteWriter) Commit(ctx context.Context, s Submission) error {
 	wire := toWireRecipients(s.Recipients)
 	if !w.begun && fitting(wire, wireBytes-len(w.buf)) == len(wire) {
 		w.ended = true
-		return (&remoteClient{w.caller}).enqueue(ctx, s, wire, w.buf)
+		return (&remoteClient{caller: w.caller}).enqueue(ctx, s, wire, w.buf)
 	}
 	if err := w.finish(ctx, wire); err != nil {
 		w.Abort()

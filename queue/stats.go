@@ -36,7 +36,12 @@ func (q *Queue) Stats(context.Context) (Stats, error) {
 	leased := q.active.leased
 	q.active.mu.Unlock()
 	c := &q.count
+	fault := ""
+	if err := q.store.Writable(); err != nil {
+		fault = err.Error()
+	}
 	return Stats{
+		Fault:    fault,
 		Messages: c.messages.Load(), Envelopes: c.envelopes.Load(), InFlight: int64(leased),
 		Enqueued: c.enqueued.Load(), Delivered: c.delivered.Load(), Deferred: c.deferred.Load(),
 		Failed: c.failed.Load(), Expired: c.expired.Load(), Removed: c.dropped.Load(), Bounced: c.bounced.Load(),

@@ -27,6 +27,7 @@ import (
 type nullQueue struct{}
 
 func (nullQueue) Enqueue(context.Context, queue.Submission, []byte) error { return nil }
+func (nullQueue) Accepting() error                                        { return nil }
 func (nullQueue) Create(context.Context) (queue.Writer, error)            { return nullWriter{}, nil }
 
 type nullWriter struct{}

@@ -120,6 +120,7 @@ type fakeQueue struct {
 	mu                       sync.Mutex
 	messages                 []stored
 	err, writeErr, commitErr error
+	closed                   error // refuses at MAIL
 	open, aborted            int
 	hold                     chan struct{} // when not nil, Enqueue waits for it
 	entered                  chan struct{} // when not nil, Enqueue says that it waits
@@ -153,6 +154,12 @@ func (q *fakeQueue) Create(context.Context) (queue.Writer, error) {
 	}
 	q.open++
 	return &fakeWriter{q: q}, nil
+}
+
+func (q *fakeQueue) Accepting() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.closed
 }
 
 func (q *fakeQueue) all() []stored {

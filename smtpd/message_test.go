@@ -87,6 +87,17 @@ func TestQueueErrors(t *testing.T) {
 	}
 }
 
+// A queue that takes no mail for longer is no secret until the end of the data.
+func TestQueueOutOfOrder(t *testing.T) {
+	r := start(t, onQueue(func(q *fakeQueue) { q.closed = errors.New("damaged") }))
+	c := r.hello()
+	c.do("MAIL FROM:<a@client.example>", "451 4.3.0")
+	r.queue.mu.Lock()
+	r.queue.closed = nil
+	r.queue.mu.Unlock()
+	c.envelope()
+}
+
 func TestHeader(t *testing.T) {
 	tests := []struct {
 		name, in, want, submitted string

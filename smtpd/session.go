@@ -112,6 +112,10 @@ func (s *session) mayMail() *smtp.SMTPError {
 	case s.mails >= s.srv.cfg.MaxMails:
 		return refuse(452, smtp.EnhancedCode{4, 3, 2}, "Too many messages sent")
 	}
+	if err := s.srv.queue.Accepting(); err != nil {
+		s.c.warn("smtp queue takes no mail", slog.String("error", address.OneLine(err.Error(), 512)))
+		return refuse(451, smtp.EnhancedCode{4, 3, 0}, "The mail queue is out of order, try again later")
+	}
 	return nil
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -111,12 +112,24 @@ func (c queueConfig) rules() queue.Rules {
 	return r
 }
 
-// openStore opens the queue's database, and makes it when there is none.
-func (c queueConfig) openStore(ctx context.Context) (*queuesqlite.Store, error) {
+// openStore opens the queue's database, and makes it when there is none. One that is
+// damaged is opened for inspection.
+func (c queueConfig) openStore(ctx context.Context, config string, log *slog.Logger) (queue.Store, error) {
 	if err := os.MkdirAll(c.dir(), 0o700); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}
-	return queuesqlite.Open(ctx, c.Path)
+	store, err := queuesqlite.Open(ctx, c.Path)
+	if !errors.Is(err, queue.ErrCorrupt) {
+		return store, err
+	}
+	err = fmt.Errorf("%w; %s", err, toRepair(config))
+	log.Error("the queue is damaged: mail is neither accepted nor delivered, what can be read of it can be looked at", "error", err)
+	return queuesqlite.Inspect(ctx, c.Path, err)
+}
+
+// toRepair tells how a damaged queue is repaired.
+func toRepair(config string) string {
+	return "to repair it, stop tabard and run: tabard queue repair -c " + config
 }
 
 // spawnFunc starts a deliver process for a user.

@@ -15,6 +15,8 @@ import (
 	"tabard/backends/provision"
 	"tabard/internal/config"
 	"tabard/lookup"
+	"tabard/queue"
+	queuesqlite "tabard/queue/sqlite"
 	"tabard/table"
 )
 
@@ -28,7 +30,8 @@ func newCheck(g *globals) *cobra.Command {
 		Long: `Check reads the configuration, asks every table for what it is used for, and looks at
 every certificate, key that signs mail, authority, relay URL and tls-policy row that can
 be listed, and for the users that the processes become when root starts the server. Each
-problem is one line with its place.`,
+problem is one line with its place. It tells of damage to the queue that a start has
+found.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := g.load()
@@ -43,10 +46,22 @@ problem is one line with its place.`,
 			}
 			return withService(cfg, g.path(), func(ctx context.Context, svc *lookup.Service) error {
 				users := userProblems(cfg, g.path(), os.Getuid() == 0)
-				return g.report(cmd, slices.Concat(users, svc.Check(ctx), rowProblems(ctx, cfg, time.Now()), queueProblems(cfg)))
+				return g.report(cmd, slices.Concat(users, svc.Check(ctx), rowProblems(ctx, cfg, time.Now()), queueProblems(cfg), queueDamage(cfg, g.source().String())))
 			})
 		},
 	}
+}
+
+// queueDamage tells of damage that is known.
+func queueDamage(cfg *config.Config, source string) []lookup.Problem {
+	err := queuesqlite.Condition(newQueueConfig(cfg, "").Path)
+	switch {
+	case errors.Is(err, queue.ErrCorrupt):
+		return []lookup.Problem{{Pos: cfg.Queue.Pos, Cause: fmt.Sprintf("%v; %s", err, toRepair(source))}}
+	case err != nil: // not ours to look at, perhaps
+		return []lookup.Problem{{Pos: cfg.Queue.Pos, Cause: fmt.Sprintf("queue: its state is not known: %v", err), Warning: true}}
+	}
+	return nil
 }
 
 // endsSoon is when check warns of a certificate that is about to end.

@@ -76,13 +76,17 @@ func createFor(path string) error {
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }()
+	return errors.Join(f.Close(), ownAsDirectory(path))
+}
+
+// ownAsDirectory gives what root has made to the owner of its directory.
+func ownAsDirectory(path string) error {
 	dir, err := os.Stat(filepath.Dir(path))
 	if err != nil {
 		return err
 	}
 	if owner, ok := dir.Sys().(*syscall.Stat_t); ok && os.Getuid() == 0 {
-		return f.Chown(int(owner.Uid), int(owner.Gid))
+		return os.Chown(path, int(owner.Uid), int(owner.Gid))
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func runQueue(ctx context.Context, c *privsep.Child) error {
 	if _, err := c.DropPrivileges(queueProfile(in.Config)); err != nil {
 		return err
 	}
-	store, err := in.Config.openStore(ctx)
+	store, err := in.Config.openStore(ctx, in.Common.Config, log)
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,7 @@ type common struct {
 	Profile string // directory for CPU profiles; empty: none
 	Host    string // the server's name
 	Events  bool   // there is an event log
+	Config  string // where the configuration is from
 }
 
 // gcPercent lets the heap of a process grow further than Go's 100 % before it is

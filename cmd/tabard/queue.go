@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -23,7 +25,7 @@ func (g *globals) dialControl() (*control.Client, error) {
 
 func newQueue(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the mail that waits", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueProfile(), g.queueHold(), g.queueRelease(), g.queueEncrypt(),
+	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueProfile(), g.queueHold(), g.queueRelease(), g.queueEncrypt(), g.queueRepair(),
 		g.queueRetry(), g.queueRemove(), g.queueRedirect(), g.queueBounce())
 	return cmd
 }
@@ -41,7 +43,11 @@ func (g *globals) withQueue(f func(context.Context, queue.Admin) error) error {
 	}
 	client := rpc.NewClient(conn)
 	defer func() { _ = client.Close() }()
-	return withCode(exUnavailable, f(ctx, queue.NewRemoteAdmin(patient{client})))
+	q := queue.NewRemoteAdmin(patient{client})
+	if st, err := q.Stats(ctx); err == nil && st.Fault != "" {
+		_, _ = fmt.Fprintf(os.Stderr, "tabard: what can be read of a queue that is out of order: %s\n", st.Fault)
+	}
+	return withCode(exUnavailable, f(ctx, q))
 }
 
 // patient bounds each call: work on a large queue takes many of them.

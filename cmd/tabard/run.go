@@ -169,7 +169,7 @@ func (d *daemon) plan() *plan {
 func (d *daemon) common() common { return d.commonOf(d.plan()) }
 
 func (d *daemon) commonOf(p *plan) common {
-	return common{Log: d.opts.log, Profile: os.Getenv(profileEnv), Host: p.host, Events: p.cfg.LogSQL.Table != ""}
+	return common{Log: d.opts.log, Profile: os.Getenv(profileEnv), Host: p.host, Config: d.src.String(), Events: p.cfg.LogSQL.Table != ""}
 }
 
 // specs describes the processes, in the order in which they stop: who accepts

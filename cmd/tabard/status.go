@@ -16,6 +16,7 @@ import (
 	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/lookup"
+	"tabard/queue"
 	"tabard/table/cache"
 )
 
@@ -25,6 +26,7 @@ type status struct {
 	Tables     []lookup.TableInfo `json:"tables"`
 	TableFault string             `json:"tables_error,omitempty"` // why Tables is empty
 	EventLog   *eventlog.Status   `json:"event_log,omitempty"`    // nil: there is none, or lookup is away
+	QueueFault string             `json:"queue_error,omitempty"`  // why mail is neither accepted nor delivered
 }
 
 func newStatus(g *globals) *cobra.Command {
@@ -65,6 +67,7 @@ kept waiting and lost, as it told lookup last.`,
 			if events, err := eventStatus(ctx, c); err == nil && events.Table != "" {
 				st.EventLog = &events
 			}
+			st.QueueFault = queueFault(ctx, c)
 			return g.printStatus(cmd.OutOrStdout(), st, time.Now())
 		},
 	}
@@ -134,10 +137,31 @@ func (g *globals) printStatus(out io.Writer, st status, now time.Time) error {
 	if gaps := unconfined(st.Processes); len(gaps) > 0 {
 		_, _ = fmt.Fprintf(out, "\n%s\n", strings.Join(gaps, "\n"))
 	}
+	if st.QueueFault != "" {
+		_, _ = fmt.Fprintf(out, "\nthe queue is out of order: %s\n", st.QueueFault)
+	}
 	if err := printTables(out, st); err != nil {
 		return err
 	}
 	return printEvents(out, st.EventLog)
+}
+
+// queueFault asks the queue why it takes nothing. One that is away is among the
+// processes.
+func queueFault(ctx context.Context, c *control.Client) string {
+	ctx, cancel := context.WithTimeout(ctx, statusTimeout)
+	defer cancel()
+	conn, err := c.Connect(ctx, procQueue)
+	if err != nil {
+		return ""
+	}
+	client := rpc.NewClient(conn)
+	defer func() { _ = client.Close() }()
+	st, err := queue.NewRemoteAdmin(client).Stats(ctx)
+	if err != nil {
+		return ""
+	}
+	return st.Fault
 }
 
 // layerList names the layers: first those that hold, then those that do not.

@@ -23,6 +23,8 @@ type health struct {
 	mu     sync.Mutex
 	err    error
 	broken chan struct{} // closed with err
+
+	tolerant bool // nothing is written: damage stops nothing
 }
 
 func newHealth() *health { return &health{broken: make(chan struct{})} }
@@ -47,7 +49,7 @@ func (h *health) judge(err error) error {
 		return nil
 	}
 	err = wrap(err)
-	if !fatal(err) {
+	if h.tolerant || !fatal(err) {
 		return err
 	}
 	h.mu.Lock()

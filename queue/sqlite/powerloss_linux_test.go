@@ -233,7 +233,9 @@ func promisesKept(dir string, said []promise, after int) error {
 
 // The power goes after each step that the store takes, and the disk has lost all that
 // it was not told to keep, or none of that, or any part, in sectors: what was promised
-// is there, and nothing is damaged.
+// is there, and nothing is damaged. With nothing lost it is a process that was killed
+// at that point: between the link of a body and its row, between the commit and the
+// 250, between a delivery and its record. (queue.TestKill kills a real one, at random.)
 //
 // (A device-mapper target that drops or logs writes, dm-flakey or dm-log-writes, would
 // show the same of the kernel's file system, which is not ours to test, and no more of
