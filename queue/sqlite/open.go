@@ -193,13 +193,16 @@ func (s *Store) connect(conns int) (*sql.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	pragmas := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)",
-		"auto_vacuum(INCREMENTAL)", // of a new database; see Tidy
+	first := []string{"busy_timeout(10000)"}
+	if info, err := os.Stat(abs); err == nil && info.Size() == 0 {
+		// See Tidy. It writes to any database, which a damaged one is to be spared.
+		first = append(first, "auto_vacuum(INCREMENTAL)")
+	}
+	pragmas := url.Values{"_txlock": {"immediate"}, "_pragma": append(first,
 		"journal_mode(WAL)", "synchronous(FULL)",
 		"wal_autocheckpoint(0)", // see fold
 		fmt.Sprintf("journal_size_limit(%d)", walLimit),
-	}}
+	)}
 	if s.under.vfs != "" {
 		pragmas.Set("vfs", s.under.vfs)
 	}
