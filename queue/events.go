@@ -69,6 +69,21 @@ func (q *Queue) recordSettled(e *event, told bool) {
 	}
 }
 
+// recordTimes tells how long a message, or an attempt at one of its envelopes, was in
+// each stage, if the event log is to have that.
+func (q *Queue) recordTimes(t *Times, at time.Time, message, envelope string) {
+	if !q.rules.Load().Stages || !eventlog.On(q.opt.Events) {
+		return
+	}
+	for s, d := range t {
+		if d > 0 {
+			q.opt.Events.Record(&eventlog.Trace{
+				Head: eventlog.Head{At: at}, Message: message, Envelope: envelope, Stage: Step(s).String(), DurationUS: d.Microseconds(),
+			})
+		}
+	}
+}
+
 // recordEnd tells of the end of an envelope. why may be nil.
 func (q *Queue) recordEnd(m *Message, e *Envelope, result string, why *notice) {
 	if !eventlog.On(q.opt.Events) {

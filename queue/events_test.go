@@ -1,12 +1,14 @@
 package queue_test
 
 import (
+	"context"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"tabard/internal/eventlog"
 	"tabard/internal/eventlog/eventlogtest"
 	"tabard/lookup"
 	"tabard/queue"
@@ -75,4 +77,26 @@ result message=M envelope=M.0 recipient=alias@local.example address=u@local.exam
 envelope message=M envelope=M.0 address=y@one.example action=gone destination=gone/one.example
 result message=M envelope=M.0 address=y@one.example result=expired status=4.4.7
 `)
+}
+
+// TestRecordStages: the event log has the stages of messages when that is wanted.
+func TestRecordStages(t *testing.T) {
+	t.Parallel()
+	for _, wanted := range []bool{false, true} {
+		events := &eventlogtest.Recorder{}
+		r := start(t, queue.Options{Events: events, Stages: wanted})
+		r.enqueue(message("a@b.example", "x@one.example"), "body")
+		w := r.relayer()
+		job := takeOne(t, w)
+		if err := w.Done(context.Background(), []queue.Result{{ID: job.Envelopes[0].ID, Outcome: queue.Delivered}}); err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if wanted {
+			want = "trace stage=commit-wait\ntrace stage=commit\ntrace stage=schedule-wait\ntrace stage=ack\n"
+		}
+		if got := events.Lines("message envelope duration_us", eventlog.KindTrace); got != want {
+			t.Errorf("stages %t:\n%s", wanted, got)
+		}
+	}
 }

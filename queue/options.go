@@ -27,6 +27,7 @@ const (
 type Options struct {
 	Logger   *slog.Logger      // nil: discarded
 	Events   eventlog.Recorder // the event log; nil: none
+	Stages   bool              // the event log has the stages of messages, too
 	Hostname string            // names us in bounces; empty: localhost
 
 	TTL           time.Duration   // how long a message is tried, unless its action says otherwise
@@ -107,11 +108,12 @@ type Rules struct {
 	Retry         []time.Duration
 	WarnIntervals []time.Duration
 	MaxDeferred   int
+	Stages        bool
 }
 
 // rules returns the part of filled options that can change.
 func (o *Options) rules() *Rules {
-	return &Rules{Hostname: o.Hostname, TTL: o.TTL, Retry: o.Retry, WarnIntervals: o.WarnIntervals, MaxDeferred: o.MaxDeferred}
+	return &Rules{Hostname: o.Hostname, TTL: o.TTL, Retry: o.Retry, WarnIntervals: o.WarnIntervals, MaxDeferred: o.MaxDeferred, Stages: o.Stages}
 }
 
 // SetRules puts other rules in force: for messages that come from now on and for
@@ -120,7 +122,7 @@ func (o *Options) rules() *Rules {
 // is called when that is known, or cannot be asked for at the moment.
 func (q *Queue) SetRules(r Rules, learned func()) {
 	o := Options{
-		Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry, WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred,
+		Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry, WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Stages: r.Stages,
 	}.filled()
 	q.rules.Store(o.rules())
 	q.goWhile(func() {

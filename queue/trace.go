@@ -153,6 +153,7 @@ func (q *Queue) came(m *NewMessage, c *Change) {
 	t[StepCommitWait], t[StepCommit] = max(c.Waited, 1), max(c.Took, 1)
 	q.observe(&t)
 	q.traces.accepted(m.Message.ID, m.Message.Created, &t)
+	q.recordTimes(&t, m.Message.Created, m.Message.ID.String(), "")
 }
 
 // went notes the way of an attempt whose result is durable now.
@@ -161,5 +162,6 @@ func (q *Queue) went(e *event, reported time.Time) {
 	t[StepScheduleWait] = max(e.it.taken.Sub(e.it.since), 1)
 	t.Add(StepAck, reported)
 	q.observe(&t)
+	q.recordTimes(&t, e.it.taken, e.it.env.ID.Message.String(), e.it.env.ID.String())
 	q.traces.attempted(attempt{id: e.it.env.ID, taken: e.it.taken, times: t, result: e.result})
 }

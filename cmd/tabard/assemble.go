@@ -84,6 +84,7 @@ type queueConfig struct {
 	MaxDeferred int
 	Keys        secretText // what is in the file of queue encryption; empty: there is none
 	Events      bool       // there is an event log
+	Stages      bool       // and it has the stages of messages
 }
 
 func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
@@ -93,7 +94,7 @@ func newQueueConfig(cfg *config.Config, hostname string) queueConfig {
 	}
 	return queueConfig{
 		Path: path, Hostname: hostname, Queue: cfg.Queue, Bounce: cfg.Bounce, MaxDeferred: cfg.MTA.MaxDeferred,
-		Events: cfg.LogSQL.Table != "",
+		Events: cfg.LogSQL.Table != "", Stages: cfg.LogSQL.Stages,
 	}
 }
 
@@ -104,7 +105,7 @@ func (c queueConfig) dir() string { return filepath.Dir(c.Path) }
 func (c queueConfig) rules() queue.Rules {
 	r := queue.Rules{
 		Hostname: c.Hostname, TTL: c.Queue.TTL, Retry: c.Queue.Retry, WarnIntervals: c.Bounce.WarnIntervals,
-		MaxDeferred: c.MaxDeferred,
+		MaxDeferred: c.MaxDeferred, Stages: c.Stages,
 	}
 	if r.MaxDeferred == 0 {
 		r.MaxDeferred = -1
@@ -144,7 +145,7 @@ func (c queueConfig) open(ctx context.Context, store queue.Store, local lookup.L
 	r := c.rules()
 	return queue.New(ctx, store, local, queue.Options{
 		Logger: log, Events: events, Hostname: r.Hostname, TTL: r.TTL, Retry: r.Retry,
-		WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Spawn: spawn, Coder: coder,
+		WarnIntervals: r.WarnIntervals, MaxDeferred: r.MaxDeferred, Stages: r.Stages, Spawn: spawn, Coder: coder,
 	})
 }
 

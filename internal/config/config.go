@@ -87,11 +87,12 @@ type Config struct {
 	Unsupported []Unsupported
 }
 
-// LogSQL is `log sql <table> [keep DELAY] [max-size SIZE]`: the event log.
+// LogSQL is `log sql <table> [keep DELAY] [max-size SIZE] [stages]`: the event log.
 type LogSQL struct {
 	Table   TableRef      // empty: there is none
 	Keep    time.Duration // older events are deleted; 0: none
 	MaxSize int64         // bytes, beyond which the oldest events are deleted; 0: none
+	Stages  bool          // how long messages took in each stage is written, too
 }
 
 // Custody names the files that open private keys in tables.

@@ -67,7 +67,7 @@ func (p *parser) custody(pos Pos) *Error {
 	return p.absPath(&p.cfg.Custody.Passphrases, "file of passphrases")
 }
 
-// logSQL reads `log sql <table> [keep DELAY] [max-size SIZE]`.
+// logSQL reads `log sql <table> [keep DELAY] [max-size SIZE] [stages]`.
 func (p *parser) logSQL(pos Pos) *Error {
 	if err := p.keyword("sql"); err != nil {
 		return err
@@ -79,6 +79,10 @@ func (p *parser) logSQL(pos Pos) *Error {
 		return err
 	}
 	return parseOptions(p, &p.cfg.LogSQL, []option[LogSQL]{
+		{word: "stages", parse: func(_ *parser, l *LogSQL) *Error {
+			l.Stages = true
+			return nil
+		}},
 		{word: "keep", parse: func(p *parser, l *LogSQL) (err *Error) {
 			l.Keep, err = p.delay(time.Hour)
 			return err
