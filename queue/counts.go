@@ -14,8 +14,6 @@ type numbers struct {
 	count.Set
 	waiting, messages, oldest, accepted, envelopes, results, reports, delay, stage *count.Vec
 
-	steps [][]string // labels of stage
-
 	events *eventlog.Counts
 }
 
@@ -58,12 +56,9 @@ func newNumbers() *numbers {
 		Labels: []string{"kind"}, Series: count.Cross([]string{"local", "relay"}),
 		Buckets: []float64{0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 6 * 3600, 86400, 3 * 86400},
 	})
-	for _, name := range stepNames() {
-		n.steps = append(n.steps, []string{name})
-	}
 	n.stage = n.New(count.Desc{
 		Name: "tabard_stage_seconds", Help: "How long messages and attempts at delivery were in each stage of their way.", Kind: count.Histogram,
-		Labels: []string{"stage"}, Series: n.steps,
+		Labels: []string{"stage"}, Series: count.Cross(stepNames()),
 		Buckets: []float64{0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600},
 	})
 	n.events = eventlog.NewCounts(&n.Set, "queue")

@@ -2,6 +2,7 @@ package queue
 
 import (
 	"context"
+	"math"
 	"slices"
 	"sync"
 	"time"
@@ -43,11 +44,11 @@ type Pass struct {
 	Took  time.Duration `json:"took_ns"`
 }
 
-func (t *Times) passed() Passed {
+func (s *spent) passed() Passed {
 	var all Passed
-	for s, d := range t {
-		if d > 0 {
-			all = append(all, Pass{Step(s).String(), d})
+	for i, us := range s {
+		if us > 0 {
+			all = append(all, Pass{Step(i).String(), time.Duration(us) * time.Microsecond})
 		}
 	}
 	return all
@@ -63,16 +64,31 @@ type traces struct {
 
 type trace struct {
 	accepted time.Time
-	inbound  Times
+	inbound  spent
 	attempts []attempt
 	missing  int
 }
 
 type attempt struct {
-	id     EnvelopeID
-	taken  time.Time
-	times  Times
-	result Result
+	n              int // of the envelope
+	taken          time.Time
+	spent          spent
+	outcome        Outcome
+	code           int
+	enhanced, text string
+	remote         string
+}
+
+// spent are Times as they are remembered: microseconds, of which 2^32 are an hour.
+type spent [steps]uint32
+
+func (t *Times) spent() (s spent) {
+	for i, d := range t {
+		if d > 0 {
+			s[i] = uint32(min(max(1, d/time.Microsecond), math.MaxUint32))
+		}
+	}
+	return s
 }
 
 func newTraces() *traces { return &traces{of: make(map[MessageID]*trace)} }
@@ -99,13 +115,13 @@ func (t *traces) accepted(id MessageID, at time.Time, in *Times) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tr := t.get(id)
-	tr.accepted, tr.inbound = at, *in
+	tr.accepted, tr.inbound = at, in.spent()
 }
 
-func (t *traces) attempted(a attempt) {
+func (t *traces) attempted(id MessageID, a attempt) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tr := t.get(a.id.Message)
+	tr := t.get(id)
 	if len(tr.attempts) >= maxAttempts {
 		tr.attempts = slices.Delete(tr.attempts, 0, 1)
 		tr.missing++
@@ -125,8 +141,8 @@ func (q *Queue) Trace(_ context.Context, id MessageID) (Trace, error) {
 	out := Trace{Message: id, Accepted: tr.accepted, Inbound: tr.inbound.passed(), Missing: tr.missing}
 	for _, a := range tr.attempts {
 		out.Attempts = append(out.Attempts, Attempt{
-			Envelope: a.id, Taken: a.taken, Passed: a.times.passed(),
-			Outcome: resultWord(a.result.Outcome), Text: errorText(&a.result), Remote: a.result.Remote,
+			Envelope: EnvelopeID{id, a.n}, Taken: a.taken, Passed: a.spent.passed(),
+			Outcome: resultWord(a.outcome), Text: replyText(a.code, a.enhanced, a.text), Remote: a.remote,
 		})
 	}
 	return out, nil
@@ -142,7 +158,7 @@ func (q *Queue) observe(t *Times) {
 	for s, d := range t {
 		if d > 0 {
 			q.spans.observe(Step(s), d)
-			q.numbers.stage.Observe(d.Seconds(), q.numbers.steps[s]...)
+			q.numbers.stage.ObserveAt(s, d.Seconds())
 		}
 	}
 }
@@ -163,5 +179,9 @@ func (q *Queue) went(e *event, reported time.Time) {
 	t.Add(StepAck, reported)
 	q.observe(&t)
 	q.recordTimes(&t, e.it.taken, e.it.env.ID.Message.String(), e.it.env.ID.String())
-	q.traces.attempted(attempt{id: e.it.env.ID, taken: e.it.taken, times: t, result: e.result})
+	r := &e.result
+	q.traces.attempted(e.it.env.ID.Message, attempt{
+		n: e.it.env.ID.N, taken: e.it.taken, spent: t.spent(),
+		outcome: r.Outcome, code: r.Code, enhanced: r.Enhanced, text: r.Text, remote: r.Remote,
+	})
 }
