@@ -60,7 +60,7 @@ one message, with the time since its beginning. --json prints an object on each 
 	f.StringVar(&c.query.ID, "id", "", "what belongs to a session, message, envelope or Message-ID")
 	f.StringVar(&c.query.Result, "result", "", "ends of envelopes with a `result`, or attempts with an outcome")
 	f.StringVar(&c.query.Text, "text", "", "events in which a `text` occurs, in any case")
-	f.StringSliceVar(&c.kinds, "kind", nil, "only events of these kinds: session, message, envelope, attempt, result, trace, loss")
+	f.StringSliceVar(&c.kinds, "kind", nil, "only events of these kinds: session, message, envelope, attempt, result, trace, loss (default: all but trace)")
 	f.StringVar(&c.since, "since", "", "events from a `time` on")
 	f.StringVar(&c.until, "until", "", "events before a `time`")
 	f.IntVarP(&c.query.Newest, "number", "n", 0, "the newest `N` events only; 0: all (default 100 without any restriction)")
@@ -125,6 +125,9 @@ func (c *logCommand) understand(args []string) (err error) {
 			return fmt.Errorf("--kind %s: want session, message, envelope, attempt, result, trace or loss", k)
 		}
 		q.Kinds = append(q.Kinds, eventlog.Kind(k))
+	}
+	if len(q.Kinds) == 0 && c.trace == "" { // stages are many, and for who asks for them
+		q.Kinds = slices.DeleteFunc(eventlog.Kinds(), func(k eventlog.Kind) bool { return k == eventlog.KindTrace })
 	}
 	if words := append(eventlog.Results(), eventlog.OK, eventlog.Temp, eventlog.Perm); q.Result != "" && !slices.Contains(words, q.Result) {
 		return fmt.Errorf("--result %s: want one of %s", q.Result, strings.Join(words, ", "))
