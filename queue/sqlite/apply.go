@@ -47,7 +47,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.removeFiled, "DELETE FROM messages WHERE id = ? AND file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
 		{&w.update, "UPDATE envelopes SET attempts = ?1, next = ?2, last_error = ?3, warned = ?4, held = CASE WHEN ?5 < 2 OR EXISTS (SELECT 1 FROM holds WHERE id = ?5) THEN ?5 ELSE 0 END, notice = ?6, lease = NULL WHERE message = ?7 AND n = ?8"},
 		{&w.hold, `INSERT INTO holds (id, kind, value, reason, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (kind, value) DO UPDATE SET id = excluded.id, reason = excluded.reason, created = excluded.created`},
-		{&w.free, "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held = ?3"},
+		{&w.free, freeText},
 		{&w.attempt, attemptText},
 		{&w.dropAttempts, dropAttemptsText},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
@@ -61,6 +61,9 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	}
 	return w, nil
 }
+
+// freeText says held > 0 because the index of what is held does.
+const freeText = "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held > 0 AND held = ?3"
 
 // close ends the statements first: with one open, SQLite would leave its log
 // behind instead of folding it into the database.

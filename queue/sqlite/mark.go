@@ -16,6 +16,7 @@ const (
 	markClean   = "clean"   // closed
 	markInUse   = "in use"  // not closed: it ended with the process, or the power
 	markDamaged = "damaged" // and, on the next lines, why: to be checked whole
+	markSwap    = "swap"    // a repair's new database takes the place: see finishSwap
 
 	maxMark = 4096 // bytes
 )
@@ -73,8 +74,11 @@ func (s *Store) check(ctx context.Context, before string) error {
 	pragmas := []string{"PRAGMA quick_check(5)"}
 	if ok, err := s.hasTable(ctx, "envelopes"); err != nil {
 		return wrap(err)
-	} else if ok && !damaged {
+	} else if ok {
 		pragmas = []string{"PRAGMA quick_check(envelopes)", "PRAGMA quick_check(5)"}
+	}
+	if damaged { // the quick ones do not compare indices with their tables
+		pragmas = []string{"PRAGMA integrity_check(5)"}
 	}
 	hurry, cancel := context.WithTimeout(ctx, checkTime)
 	defer cancel()

@@ -94,6 +94,9 @@ func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
 	if s.files, err = openBodyFiles(filepath.Join(filepath.Dir(path), "messages"), u.disk, s.health); err != nil {
 		return nil, err
 	}
+	if err = s.files.swapping(path); err != nil {
+		return nil, err
+	}
 	if err = s.present(); err != nil {
 		return nil, err
 	}

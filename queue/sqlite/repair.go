@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,7 +51,7 @@ func Repair(ctx context.Context, path string) (_ Report, err error) {
 		return fail(err)
 	}
 	defer func() { err = errors.Join(err, files.lock.Close()) }()
-	r := &repair{path: path, made: path + ".repair", files: files}
+	r := &repair{path: path, made: made(path), files: files}
 	if err := r.begin(ctx); err != nil {
 		return fail(errors.Join(err, r.end()))
 	}
@@ -210,10 +211,18 @@ func (r *repair) count(ctx context.Context) error {
 		Scan(&r.Messages, &r.Envelopes, &r.Holds)
 }
 
-// swap puts the new database in the place of the old one. The old one has its other
-// name before, and loses its log to that name last: a log that is left would be taken
-// for the new one's.
+// swap puts the new database in the place of the old one, which has another name, too,
+// by then, and so has its log.
 func (r *repair) swap(now time.Time) error {
+	if err := r.keep(now); err != nil {
+		return err
+	}
+	return r.files.finishSwap(r.path)
+}
+
+// keep gives what there was its other names, and makes durable that the new database
+// is to take the place.
+func (r *repair) keep(now time.Time) error {
 	f, err := os.OpenFile(r.made, os.O_RDWR, 0)
 	if err != nil {
 		return err
@@ -221,9 +230,11 @@ func (r *repair) swap(now time.Time) error {
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	r.Damaged = r.path + now.UTC().Format(".damaged-20060102T150405Z")
-	dir := filepath.Dir(r.path)
 	if err := r.moveBodies(); err != nil {
+		return err
+	}
+	r.Damaged = r.path + now.UTC().Format(".damaged-20060102T150405Z")
+	if err := os.Link(r.path+"-wal", r.Damaged+"-wal"); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := os.Link(r.path, r.Damaged); errors.Is(err, os.ErrNotExist) {
@@ -231,22 +242,49 @@ func (r *repair) swap(now time.Time) error {
 	} else if err != nil {
 		return err
 	}
-	if err := renameIf(r.path+"-wal", r.path+now.UTC().Format(".damaged-20060102T150405Z")+"-wal"); err != nil {
+	if err := (system{}).SyncDir(filepath.Dir(r.path)); err != nil {
 		return err
 	}
-	if err := os.Remove(r.path + "-shm"); err != nil && !errors.Is(err, os.ErrNotExist) {
+	return r.files.mark(markSwap)
+}
+
+// made is the name of the database that a repair makes.
+func made(path string) string { return path + ".repair" }
+
+// finishSwap does what is left of a swap, also of one that ended with its process or
+// the power. Without its log the old database must never be opened, as mail that is
+// only there would be lost; and with it the new one must not be, which SQLite would
+// take it for the log of.
+func (b *bodyFiles) finishSwap(path string) error {
+	dir := filepath.Dir(path)
+	if _, err := os.Stat(made(path)); err == nil {
+		for _, suffix := range []string{"-wal", "-shm"} {
+			if err := os.Remove(path + suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		}
+		if err := (system{}).SyncDir(dir); err != nil {
+			return err
+		}
+		if err := os.Rename(made(path), path); err != nil {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
 	if err := (system{}).SyncDir(dir); err != nil {
 		return err
 	}
-	if err := os.Rename(r.made, r.path); err != nil {
+	return b.mark(markClean)
+}
+
+// swapping finishes a swap that did not come to its end.
+func (b *bodyFiles) swapping(path string) error {
+	text, err := io.ReadAll(io.NewSectionReader(b.lock, 0, maxMark))
+	if err != nil || strings.TrimSuffix(string(text), "\n") != markSwap {
 		return err
 	}
-	if err := (system{}).SyncDir(dir); err != nil {
-		return err
-	}
-	return r.files.mark(markClean)
+	return b.finishSwap(path)
 }
 
 // moveBodies puts the bodies that no message has where no start removes them.
@@ -264,13 +302,6 @@ func (r *repair) moveBodies() error {
 		}
 	}
 	return errors.Join(system{}.SyncDir(r.Bodies), system{}.SyncDir(r.files.dir))
-}
-
-func renameIf(old, path string) error {
-	if err := os.Rename(old, path); !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	return nil
 }
 
 // columnsOf lists the columns of a table that two databases have.
