@@ -59,7 +59,7 @@ result message=M envelope=M.1 address=y@two.example result=removed
 func TestLocalEvents(t *testing.T) {
 	t.Parallel()
 	rec := &eventlogtest.Recorder{}
-	l := &local{actions: []lookup.ActionInfo{{Name: "gone", Relay: true, TTL: time.Millisecond}}}
+	l := &local{actions: []lookup.ActionInfo{{Name: "gone", Relay: true, TTL: time.Nanosecond}}}
 	r := open(t, filepath.Join(t.TempDir(), "queue.db"), queue.Options{Events: rec}, l)
 	w, release := r.LocalWorker(1000)
 	t.Cleanup(release)

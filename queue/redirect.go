@@ -64,7 +64,9 @@ func (q *Queue) planRedirect(ctx context.Context, s *Steer, p *page, r *Stored) 
 		e.ID.N = n + i
 		e.Address, e.Action, e.Relay, e.User = to[i].Address, to[i].Action, to[i].Relay, to[i].User
 		e.Attempts, e.LastError, e.Held, e.HeldFor = 0, "", false, ""
-		e.Next, e.Expires = now, expires
+		if e.Next, e.Expires = now, expires; r.Created.After(now) {
+			e.Next = r.Created // it is to be held until then (RFC 4865)
+		}
 		if err := e.check(); err != nil {
 			return fmt.Sprintf("what the rules make of it is refused: %v", err), nil
 		}

@@ -95,7 +95,7 @@ type Change struct {
 	Recode []Recoded
 	Due    []EnvelopeID // made due at DueAt, and no longer held
 	DueAt  time.Time
-	Attach []Attached // to messages that are there, and had the envelopes that Remove names
+	Attach []Attached // to messages that have the envelopes which Remove names, else ErrConflict
 
 	Hold    []Hold  // added, or given another reason
 	Release []int64 // holds that end: what they held is due at DueAt, and lives as much longer as it was held

@@ -52,7 +52,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.dropAttempts, dropAttemptsText},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
 		{&w.recode, "UPDATE messages SET body = ?1, file = ?2, encoding = ?3 WHERE id = ?4 AND encoding = ?5 AND file IS ?6"},
-		{&w.due, "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires + max(0, ?1 - next), ?2)), next = ?1, held = 0, lease = NULL WHERE message = ?3 AND n = ?4"},
+		{&w.due, dueText},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
 			return nil, errors.Join(err, w.close())
@@ -62,8 +62,14 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 	return w, nil
 }
 
-// freeText says held > 0 because the index of what is held does.
-const freeText = "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), next = ?1 WHERE held > 0 AND held = ?3"
+const (
+	// dueNext is ?1, but for what was held not before the time until which its sender
+	// wants it to be (RFC 4865).
+	dueNext = "next = iif(held = 0 OR attempts > 0, ?1, max(?1, created))"
+	// freeText says held > 0 because the index of what is held does.
+	freeText = "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), " + dueNext + " WHERE held > 0 AND held = ?3"
+	dueText  = "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires + max(0, ?1 - next), ?2)), " + dueNext + ", held = 0, lease = NULL WHERE message = ?3 AND n = ?4"
+)
 
 // close ends the statements first: with one open, SQLite would leave its log
 // behind instead of folding it into the database.
@@ -156,7 +162,10 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 	if err != nil {
 		return nil, err
 	}
-	gone, err = w.remove(ctx, c)
+	before := c.Affected
+	if gone, err = w.remove(ctx, c); err == nil && len(c.Attach) > 0 && c.Affected-before < len(c.Remove) {
+		err = fmt.Errorf("%w: an envelope that others take the place of is gone", queue.ErrConflict)
+	}
 	return append(gone, recoded...), err
 }
 
