@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"tabard/backends/eventdb"
+	"tabard/internal/config"
 	"tabard/internal/eventlog"
 )
 
@@ -66,6 +67,7 @@ one message, with the time since its beginning. --json prints an object on each 
 	f.IntVarP(&c.query.Newest, "number", "n", 0, "the newest `N` events only; 0: all (default 100 without any restriction)")
 	f.BoolVarP(&c.follow, "follow", "f", false, "go on with events as they come")
 	f.StringVar(&c.trace, "trace", "", "all of one message or session, by its `ID`")
+	cmd.AddCommand(newLogImport(g))
 	return cmd
 }
 
@@ -83,7 +85,7 @@ func (c *logCommand) run(cmd *cobra.Command, args []string) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	return c.g.withEvents(ctx, func(db *eventdb.DB) error {
+	return c.g.withEvents(ctx, func(_ *config.Config, db *eventdb.DB) error {
 		p := &eventPrinter{out: cmd.OutOrStdout(), json: c.g.json, trace: c.trace != ""}
 		err := c.print(ctx, cmd, db, p)
 		if ctx.Err() != nil {
@@ -97,7 +99,7 @@ func (c *logCommand) run(cmd *cobra.Command, args []string) error {
 }
 
 // withEvents opens the event log of the configuration.
-func (g *globals) withEvents(ctx context.Context, f func(*eventdb.DB) error) error {
+func (g *globals) withEvents(ctx context.Context, f func(*config.Config, *eventdb.DB) error) error {
 	cfg, err := g.load()
 	if err != nil {
 		return err
@@ -114,7 +116,7 @@ func (g *globals) withEvents(ctx context.Context, f func(*eventdb.DB) error) err
 		return withCode(exUnavailable, err)
 	}
 	defer func() { _ = db.Close() }() // what was to be written is
-	return f(db)
+	return f(cfg, db)
 }
 
 // understand puts flags and arguments together.

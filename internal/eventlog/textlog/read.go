@@ -1,0 +1,105 @@
+package textlog
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"tabard/internal/eventlog"
+)
+
+// ErrInput marks what is wrong with a file, as opposed to one of its lines.
+var ErrInput = errors.New("cannot be read")
+
+// maxLine is the longest line that is read, in bytes. Postfix' have 2,000 and Tabard's
+// some 3,000.
+const maxLine = 64 << 10
+
+// ReadAll reads all lines of a file, which may be packed by gzip. unknown is told of each
+// line that is not understood, by its number, from 1. An error is one of unknown's, one of
+// emit's, or an ErrInput.
+func (r *Reader) ReadAll(in io.Reader, unknown func(n int64, err error) error) error {
+	b, err := unpacked(in)
+	if err != nil {
+		return err
+	}
+	for n := int64(1); ; n++ {
+		text, long, err := nextLine(b)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("%w after line %d: %w", ErrInput, n-1, err)
+		}
+		if err != nil && text == "" {
+			return nil
+		}
+		fault := error(nil)
+		if long {
+			r.stats.Lines++
+			r.stats.Unknown++
+			fault = misread("longer than %d bytes", maxLine)
+		} else {
+			fault = r.Line(text)
+		}
+		if fault != nil && errors.Is(fault, ErrNotUnderstood) {
+			fault = unknown(n, fault)
+		}
+		if fault != nil {
+			return fault
+		}
+		if err != nil {
+			return nil
+		}
+	}
+}
+
+// unpacked returns what is in a file that may be packed.
+func unpacked(in io.Reader) (*bufio.Reader, error) {
+	b := bufio.NewReaderSize(in, maxLine)
+	if start, _ := b.Peek(2); !bytes.Equal(start, []byte{0x1f, 0x8b}) {
+		return b, nil
+	}
+	z, err := gzip.NewReader(b)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrInput, err)
+	}
+	return bufio.NewReaderSize(z, maxLine), nil
+}
+
+// nextLine returns a line. One that is too long is passed over.
+func nextLine(b *bufio.Reader) (text string, long bool, err error) {
+	part, err := b.ReadSlice('\n')
+	text = string(part)
+	for errors.Is(err, bufio.ErrBufferFull) {
+		long = true
+		_, err = b.ReadSlice('\n')
+	}
+	return text, long, err
+}
+
+// Began returns the time of the first line of a file that has one, among its first lines;
+// zero: none has.
+func Began(in io.Reader, o Options, latest time.Time, year int) time.Time {
+	const enough = 100
+	r := New(o, func(eventlog.Event) error { return nil })
+	r.Begin(latest, year)
+	b, err := unpacked(in)
+	if err != nil {
+		return time.Time{}
+	}
+	for range enough {
+		text, long, err := nextLine(b)
+		if text != "" && !long {
+			_ = r.Line(text) // what it is, is told when it is imported
+			if !r.now.at.IsZero() {
+				return r.now.at
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	return time.Time{}
+}
