@@ -261,6 +261,11 @@ type Admin interface {
 	OpenBody(ctx context.Context, id MessageID) (Body, error)
 	// Steer does one thing to up to 500 envelopes; see Steer.
 	Steer(ctx context.Context, s Steer) (Steered, error)
+	// Export returns envelopes that a filter chooses, in order of id, after the given
+	// one, with all that another queue needs of them.
+	Export(ctx context.Context, e Export) (ExportPage, error)
+	// Import takes over a message from another queue.
+	Import(ctx context.Context, in Import) (Importer, error)
 	// Show returns a message, its envelopes and up to max bytes of its body.
 	Show(ctx context.Context, id MessageID, max int) (Shown, error)
 	// Retry makes envelopes due now that no hold keeps back; those that it keeps

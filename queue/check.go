@@ -24,6 +24,14 @@ func (s *Submission) check() error {
 	if n := len(s.Recipients); n == 0 || n > MaxRecipients {
 		return fmt.Errorf("%w: %d recipients, want 1 to %d", rpc.ErrInvalid, n, MaxRecipients)
 	}
+	return s.checkAll()
+}
+
+// checkAll is check for any number of recipients.
+func (s *Submission) checkAll() error {
+	if len(s.Recipients) == 0 {
+		return fmt.Errorf("%w: no recipients", rpc.ErrInvalid)
+	}
 	m := &s.Message
 	if m.ID < 0 {
 		return fmt.Errorf("%w: message id", rpc.ErrInvalid)

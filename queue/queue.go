@@ -35,6 +35,7 @@ type Queue struct {
 	scan    scanState // under active.mu
 	holds   []*Hold   // under active.mu
 	holdMu  sync.Mutex
+	imports importsNow
 	resolve backlog[*item]
 	reports reports
 

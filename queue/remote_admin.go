@@ -11,15 +11,20 @@ import (
 // when that has ended, closes what it had open.
 func RegisterAdmin(srv *rpc.Server, a Admin) (release func(), err error) {
 	s := &adminService{admin: a}
-	return s.bodies.close, srv.Register("QueueAdmin", s)
+	release = func() {
+		s.bodies.close()
+		s.imports.close()
+	}
+	return release, srv.Register("QueueAdmin", s)
 }
 
 // NewRemoteAdmin returns the Admin behind a connection with RegisterAdmin.
 func NewRemoteAdmin(c rpc.Caller) Admin { return &remoteAdmin{c} }
 
 type adminService struct {
-	admin  Admin
-	bodies shownBodies
+	admin   Admin
+	bodies  shownBodies
+	imports servedImports
 }
 
 type listRequest struct {

@@ -33,6 +33,9 @@ type Steer struct {
 	Reason string // OpHold, OpBounce: one line, may be empty
 	Action string // OpRedirect: its action from now on
 	To     string // OpRedirect: or the recipient that the rules are asked for
+	Own    string // OpRelease: only what was held with this reason
+	Keep   bool   // OpRelease: to be tried when it was to be, not now
+	Idle   bool   // OpRemove: not what is being delivered
 }
 
 // Steered is what was done.
@@ -157,7 +160,7 @@ func (q *Queue) seize(rows []Stored, s *Steer) *page {
 		switch {
 		case a.pinned[id], it == nil && rows[i].Claimed: // by another; or on its way into memory
 			p.busy[id] = tooBusy
-		case it != nil && s.Op == OpRemove: // see forget
+		case it != nil && s.Op == OpRemove && !s.Idle: // see forget
 		case it != nil && it.job != nil:
 			p.busy[id] = "it is being delivered at the moment"
 		case it != nil && s.Op == OpRetry:
@@ -258,6 +261,13 @@ func (q *Queue) planOne(ctx context.Context, s *Steer, p *page, r *Stored) (why 
 			return held + ": that is released by itself", nil
 		case r.Hold == 0:
 			return "it is not held", nil
+		case s.Own != "" && !q.heldWith(r, s.Own):
+			return "it is not held for that", nil
+		case s.Keep:
+			u := r.update()
+			u.Hold = 0
+			p.change.Update = append(p.change.Update, u)
+			return "", nil
 		}
 		p.makeDue(r)
 	case OpHold:
@@ -299,6 +309,19 @@ func (q *Queue) heldBy(r *Stored) (why string, standing bool) {
 		}
 	}
 	return e.HeldFor, true
+}
+
+// heldWith reports whether an envelope is held by hand with a reason.
+func (q *Queue) heldWith(r *Stored, reason string) bool {
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	return q.handHeld(r, reason)
+}
+
+// handHeld is heldWith. Needs active.mu.
+func (q *Queue) handHeld(r *Stored, reason string) bool {
+	i := q.findHold(HoldHand, reason)
+	return i >= 0 && r.Hold == q.holds[i].ID
 }
 
 // bounce fails an envelope: only the report is left of it.

@@ -61,6 +61,8 @@ type Store interface {
 	// Tally counts envelopes that a query asks for by the values of fields. Until is
 	// not its business.
 	Tally(ctx context.Context, q Query, by []Field) (Tally, error)
+	// Imported reports whether a message came by an export, and is remembered.
+	Imported(ctx context.Context, export string, id MessageID) (bool, error)
 	// Holds returns the holds in order of id.
 	Holds(ctx context.Context) ([]Hold, error)
 	// Held counts envelopes by the hold that keeps them back.
@@ -95,7 +97,8 @@ type Change struct {
 	Recode []Recoded
 	Due    []EnvelopeID // made due at DueAt, and no longer held
 	DueAt  time.Time
-	Attach []Attached // to messages that have the envelopes which Remove names, else ErrConflict
+	Import *ImportMark // of Insert or Attach; ErrConflict: it was imported before
+	Attach []Attached  // to messages that are there, and have the envelopes which Remove names, else ErrConflict
 
 	Hold    []Hold  // added, or given another reason
 	Release []int64 // holds that end: what they held is due at DueAt, and lives as much longer as it was held
@@ -125,6 +128,8 @@ type NewEnvelope struct {
 	Envelope
 	Destination string
 	Lane        Lane
+	Warned      int
+	Hold        int64 // see Update; a hold that is there
 	Notice      string
 	Claimed     bool // it is in this queue's memory: Due leaves it out until it is updated, or the store is opened again
 }

@@ -91,6 +91,11 @@ func (w *writer) Commit(ctx context.Context, s Submission) error {
 
 // finish ends the writing, and makes a staged body durable.
 func (w *writer) finish(ctx context.Context, s Submission) (*NewMessage, error) {
+	return w.finishAs(func(size int64) (*NewMessage, error) { return w.queue.prepare(ctx, s, size) })
+}
+
+// finishAs is finish of a message that is told the size of its body.
+func (w *writer) finishAs(prepare func(size int64) (*NewMessage, error)) (*NewMessage, error) {
 	if w.ended {
 		return nil, errEnded
 	}
@@ -98,7 +103,7 @@ func (w *writer) finish(ctx context.Context, s Submission) (*NewMessage, error) 
 	if w.err != nil {
 		return nil, w.err
 	}
-	m, err := w.queue.prepare(ctx, s, w.size)
+	m, err := prepare(w.size)
 	if err != nil {
 		return nil, err
 	}

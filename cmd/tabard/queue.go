@@ -26,7 +26,7 @@ func (g *globals) dialControl() (*control.Client, error) {
 func newQueue(g *globals) *cobra.Command {
 	cmd := &cobra.Command{Use: "queue", Short: "See and steer the mail that waits", Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(g.queueList(), g.queueShow(), g.queueStats(), g.queueProfile(), g.queueHold(), g.queueRelease(), g.queueEncrypt(), g.queueRepair(),
-		g.queueRetry(), g.queueRemove(), g.queueRedirect(), g.queueBounce())
+		g.queueRetry(), g.queueRemove(), g.queueRedirect(), g.queueBounce(), g.queueExport(), g.queueImport())
 	return cmd
 }
 

@@ -23,6 +23,8 @@ type writer struct {
 	hold, free, endHold           *sql.Stmt
 	attempt, dropAttempts         *sql.Stmt
 	recode                        *sql.Stmt
+	importMark, forgetImports     *sql.Stmt
+	there                         *sql.Stmt
 }
 
 func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
@@ -41,7 +43,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.message, `INSERT INTO messages (id, sender, size, eightbit, utf8, ret, envid, session, login, helo, remote, created, checksum, file, body, encoding)
 			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.envelope, `INSERT INTO envelopes (message, n, address, recipient, orcpt, notify, action, relay, user, destination, created, expires, next, attempts, warned, held, last_error, notice, lease, tls, priority, lane, deadline, deadline_mode)
-			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, 0, '', ?, ?, ?, ?, ?, ?, ?)`},
+			VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`},
 		{&w.removeEnvelope, "DELETE FROM envelopes WHERE message = ? AND n = ?"},
 		{&w.removeMessage, "DELETE FROM messages WHERE id = ? AND file IS NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id)"},
 		{&w.removeFiled, "DELETE FROM messages WHERE id = ? AND file IS NOT NULL AND NOT EXISTS (SELECT 1 FROM envelopes WHERE message = id) RETURNING file"},
@@ -51,6 +53,9 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.attempt, attemptText},
 		{&w.dropAttempts, dropAttemptsText},
 		{&w.endHold, "DELETE FROM holds WHERE id = ?"},
+		{&w.importMark, importText},
+		{&w.forgetImports, forgetImportsText},
+		{&w.there, "SELECT id FROM messages WHERE id = ?"},
 		{&w.recode, "UPDATE messages SET body = ?1, file = ?2, encoding = ?3 WHERE id = ?4 AND encoding = ?5 AND file IS ?6"},
 		{&w.due, dueText},
 	} {
@@ -124,13 +129,18 @@ func (w *writer) abandon(ctx context.Context) { _, _ = w.rollback.ExecContext(ct
 
 func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, err error) {
 	c.Affected, c.Messages = 0, 0
+	for _, h := range c.Hold { // before what it holds
+		if _, err := w.hold.ExecContext(ctx, h.ID, string(h.Kind), h.Value, h.Reason, h.Created.UnixMilli()); err != nil {
+			return nil, err
+		}
+	}
 	for i := range c.Insert {
 		if err := w.insert(ctx, &c.Insert[i]); err != nil {
 			return nil, err
 		}
 	}
-	for _, h := range c.Hold { // before what it holds
-		if _, err := w.hold.ExecContext(ctx, h.ID, string(h.Kind), h.Value, h.Reason, h.Created.UnixMilli()); err != nil {
+	if c.Import != nil {
+		if err := w.imported(ctx, c.Import); err != nil {
 			return nil, err
 		}
 	}
@@ -151,7 +161,7 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 		}
 	}
 	for i := range c.Attach {
-		if err := w.attach(ctx, c.Attach[i].Message, &c.Attach[i].NewEnvelope); err != nil {
+		if err := w.attached(ctx, &c.Attach[i]); err != nil {
 			return nil, err
 		}
 	}
@@ -225,7 +235,8 @@ func (w *writer) attach(ctx context.Context, m *queue.Message, e *queue.NewEnvel
 	}
 	by, mode := deadline(&m.DeliverBy)
 	_, err := w.envelope.ExecContext(ctx, int64(m.ID), e.ID.N, e.Address, e.Recipient, e.ORCPT, e.Notify, e.Action, e.Relay, e.User,
-		e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(), e.Notice, lease, tlsWord(m),
+		e.Destination, e.Created.UnixMilli(), e.Expires.UnixMilli(), e.Next.UnixMilli(),
+		e.Attempts, e.Warned, e.Hold, e.LastError, e.Notice, lease, tlsWord(m),
 		m.Priority, int(e.Lane), by, mode)
 	return err
 }
