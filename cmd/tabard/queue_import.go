@@ -14,8 +14,8 @@ import (
 	"tabard/queue"
 )
 
-// imported is what became of a file.
-type imported struct {
+// importTotals is what became of a file.
+type importTotals struct {
 	Export    string          `json:"export"`
 	Messages  int             `json:"messages"`
 	Envelopes int             `json:"envelopes"`
@@ -69,7 +69,7 @@ func (g *globals) importFile(ctx context.Context, cmd *cobra.Command, q queue.Ad
 	if err != nil {
 		return withCode(exDataErr, err)
 	}
-	out := &imported{Export: a.head.Export, Refused: []importRefusal{}}
+	out := &importTotals{Export: a.head.Export, Refused: []importRefusal{}}
 	bar := newProgressLine(cmd.ErrOrStderr())
 	refused := 0
 	for err == nil {
@@ -91,7 +91,7 @@ func (g *globals) importFile(ctx context.Context, cmd *cobra.Command, q queue.Ad
 
 // importMessage imports one message. why is about this one, err about the file, or the
 // server.
-func importMessage(ctx context.Context, q queue.Admin, a *archiveReader, m *archiveMessage, out *imported) (why, err error) {
+func importMessage(ctx context.Context, q queue.Admin, a *archiveReader, m *archiveMessage, out *importTotals) (why, err error) {
 	body, err := a.body(m)
 	if err != nil {
 		return nil, err
@@ -138,7 +138,7 @@ func isCut(err error) bool {
 	return errors.As(err, &cut)
 }
 
-func (g *globals) printImported(cmd *cobra.Command, out *imported) error {
+func (g *globals) printImported(cmd *cobra.Command, out *importTotals) error {
 	if g.json {
 		return printJSON(cmd.OutOrStdout(), out)
 	}
