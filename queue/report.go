@@ -178,9 +178,7 @@ func (q *Queue) bounce(ctx context.Context, items []*item, targets []lookup.Targ
 	if err == nil {
 		err = q.insertReport(ctx, m, items)
 	}
-	if err != nil && w.stage != nil {
-		w.stage.Discard()
-	}
+	w.undo(err)
 	return err
 }
 

@@ -81,12 +81,17 @@ func (w *writer) Commit(ctx context.Context, s Submission) error {
 	if err == nil {
 		err = w.queue.insert(ctx, m)
 	}
-	// A transaction whose sync failed may be found complete by the next process:
-	// then its body must be there.
+	w.undo(err)
+	return err
+}
+
+// undo takes a staged body away whose message was not stored, as err tells. A
+// transaction whose sync failed may be found complete by the next process: then its
+// body must be there.
+func (w *writer) undo(err error) {
 	if err != nil && w.stage != nil && !errors.Is(err, ErrBroken) {
 		w.stage.Discard()
 	}
-	return err
 }
 
 // finish ends the writing, and makes a staged body durable.
