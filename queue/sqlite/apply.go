@@ -73,7 +73,7 @@ const (
 	dueNext = "next = iif(held = 0 OR attempts > 0, ?1, max(?1, created))"
 	// freeText says held > 0 because the index of what is held does.
 	freeText = "UPDATE envelopes SET held = 0, expires = max(expires + max(0, ?1 - next), ?2), " + dueNext + " WHERE held > 0 AND held = ?3"
-	dueText  = "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires + max(0, ?1 - next), ?2)), " + dueNext + ", held = 0, lease = NULL WHERE message = ?3 AND n = ?4"
+	dueText  = "UPDATE envelopes SET expires = iif(held = 0, expires, max(expires + max(0, ?1 - next), ?2)), " + dueNext + ", held = 0 WHERE message = ?3 AND n = ?4"
 )
 
 // close ends the statements first: with one open, SQLite would leave its log
