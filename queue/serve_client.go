@@ -17,6 +17,9 @@ const (
 	// MaxBody is the largest body, in bytes, that is taken at all. smtpd's own
 	// limit is lower; this one holds when smtpd was taken over.
 	MaxBody = 1 << 30
+	// maxPending is how many recipients all that is written at once may have together:
+	// each takes up to 3 KB of memory.
+	maxPending = 10 * MaxRecipients
 )
 
 // ServeClient serves c to the peer on conn until the connection or ctx ends.
@@ -45,6 +48,7 @@ type clientService struct {
 
 	mu      sync.Mutex
 	writers map[int64]*servedWriter
+	pending int // recipients of all writers
 	ended   bool
 }
 
@@ -149,6 +153,9 @@ func (s *clientService) use(id int64, f func(*servedWriter) error) error {
 // drop aborts a writer. It needs the writer's mu.
 func (s *clientService) drop(id int64, w *servedWriter) {
 	s.mu.Lock()
+	if s.writers[id] == w {
+		s.pending -= len(w.recipients)
+	}
 	delete(s.writers, id)
 	s.mu.Unlock()
 	if !w.ended {
@@ -181,16 +188,27 @@ func (s *clientService) Recipients(c *rpc.Call[recipientsRequest], r *rpc.Reply[
 			if len(w.recipients)+len(req.Recipients) > MaxRecipients {
 				return fmt.Errorf("%w: more than %d recipients", rpc.ErrInvalid, MaxRecipients)
 			}
-			for i := range req.Recipients {
-				e := req.Recipients[i].envelope()
-				if err := e.check(); err != nil {
+			more := make([]Envelope, len(req.Recipients))
+			for i := range more {
+				more[i] = req.Recipients[i].envelope()
+				if err := more[i].check(); err != nil {
 					return err
 				}
-				w.recipients = append(w.recipients, e)
 			}
-			return nil
+			w.recipients = append(w.recipients, more...)
+			return s.more(len(more))
 		})
 	})
+}
+
+// more counts recipients that a writer has taken.
+func (s *clientService) more(n int) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending += n; s.pending > maxPending {
+		return fmt.Errorf("%w: messages with %d recipients are being written", rpc.ErrBusy, s.pending)
+	}
+	return nil
 }
 
 // Commit serves Writer.Commit.
