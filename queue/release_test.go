@@ -1,6 +1,7 @@
 package queue_test
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"testing/synctest"
@@ -45,5 +46,47 @@ func TestFutureReleaseByHand(t *testing.T) {
 			left -= len(j.Envelopes)
 			done(t, w, j, queue.Result{Outcome: queue.Delivered})
 		}
+	})
+}
+
+// Mail that is imported for later is thought of at its time, also when other
+// mail of its destination is in memory.
+func TestLaterBesideNow(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		r := open(t, filepath.Join(dir, "queue.db"), queue.Options{}, &local{})
+		defer r.stop()
+		begin := time.Now()
+		now := message("a@x.example", "now@d.example")
+		r.enqueue(now, text)
+		synctest.Wait()
+		e := relay("later@d.example")
+		e.ID = queue.EnvelopeID{Message: queue.FirstID(begin) + 1}
+		e.Created, e.Next, e.Expires = begin, begin.Add(72*time.Hour), begin.Add(90*time.Hour)
+		in, err := r.Import(context.Background(), queue.Import{
+			Export: "x", Exported: begin, Message: queue.Message{ID: e.ID.Message, Created: begin, Sender: "a@x.example"},
+			Envelopes: []queue.Portable{{Envelope: e}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := in.Commit(context.Background()); n != 1 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		synctest.Wait()
+		w, release := r.RelayWorker()
+		defer release()
+		done(t, w, takeIn(t, w), queue.Result{Outcome: queue.Delivered})
+		ctx, cancel := context.WithTimeout(context.Background(), 80*time.Hour)
+		defer cancel()
+		jobs, err := w.Take(ctx, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, age := addresses(jobs[0]), time.Since(begin); got != "later@d.example" || age < 72*time.Hour || age > 73*time.Hour {
+			t.Errorf("%s after %v", got, age)
+		}
+		done(t, w, jobs[0], queue.Result{Outcome: queue.Delivered})
 	})
 }

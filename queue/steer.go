@@ -380,6 +380,10 @@ func (q *Queue) carryOut(ctx context.Context, s *Steer, p *page) error {
 func (q *Queue) noteStored(e *NewEnvelope) {
 	q.active.mu.Lock()
 	defer q.active.mu.Unlock()
+	if e.Next.After(time.Now()) { // reading for its destination would not find it
+		q.stored(e.Lane, e.Next)
+		return
+	}
 	q.waits(e.Destination, e.Lane, e.Next)
 }
 
