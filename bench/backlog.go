@@ -143,31 +143,35 @@ func (b *backlog) measure(ctx context.Context, t *target, waiting int, sink *sin
 	return nil
 }
 
-// memoryOf tells the proportional memory of all processes of a server in MiB, and
-// that of the queue process alone.
-func memoryOf(pid int) (string, error) {
+// memoryOf tells what the processes of a server have, and all of them together, with
+// their share of what they share.
+func memoryOf(pid int) (memory, error) {
 	tree, err := proctree.Tree(pid)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	queues, err := proctree.Find(pid, "tabard: queue")
-	if err != nil {
-		return "", err
-	}
-	all, own := 0, 0
+	m := memory{}
 	for _, p := range tree {
 		n, err := pss(p.PID)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
-		all += n
-		for _, q := range queues {
-			if q == p.PID {
-				own += n
+		m["all"] += n
+	}
+	for _, name := range []string{"smtpd", "queue", "mta", "lookup"} {
+		found, err := proctree.Find(pid, "tabard: "+name)
+		if err != nil {
+			return nil, err
+		}
+		for _, id := range found {
+			n, err := pss(id)
+			if err != nil {
+				return nil, err
 			}
+			m[name] += n
 		}
 	}
-	return fmt.Sprintf("%d MiB, queue %d", all>>10, own>>10), nil
+	return m, nil
 }
 
 // pss is a process' part of memory in KiB, with its share of what is shared.

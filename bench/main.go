@@ -44,7 +44,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) == 0 {
-		return fmt.Errorf("usage: bench ingest|relay|backlog|handshake|spread|tables|sni [flags]")
+		return fmt.Errorf("usage: bench ingest|relay|backlog|large|handshake|spread|tables|sni [flags]")
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -57,6 +57,9 @@ func run(args []string) error {
 	}
 	if what == "backlog" {
 		return benchBacklog(ctx, args[1:])
+	}
+	if what == "large" {
+		return benchLarge(ctx, args[1:])
 	}
 	if what == "tables" {
 		return benchTables(ctx, args[1:])
@@ -73,7 +76,7 @@ func run(args []string) error {
 	case "handshake":
 		return s.handshake(ctx)
 	}
-	return fmt.Errorf("unknown measurement %q; want ingest, relay, backlog, handshake, spread, tables or sni", what)
+	return fmt.Errorf("unknown measurement %q; want ingest, relay, backlog, large, handshake, spread, tables or sni", what)
 }
 
 func parse(args []string) (*settings, error) {
