@@ -202,6 +202,8 @@ type SenderReply struct{ Allowed bool }
 
 // Session is what smtpd states about a session when it asks about a recipient.
 type Session struct {
+	_ struct{} `cbor:",toarray"`
+
 	ID       string
 	Listener int
 	Socket   bool // the local socket
@@ -215,6 +217,8 @@ type Session struct {
 
 // RecipientRequest asks where a recipient's mail goes.
 type RecipientRequest struct {
+	_ struct{} `cbor:",toarray"`
+
 	Session   Session
 	Sender    string // reverse-path without brackets
 	Recipient string // forward-path without brackets
@@ -230,6 +234,8 @@ type RedirectRequest struct {
 // RecipientReply holds either a refusal (Code is 4xx or 5xx) or, with Code 0, at
 // least one target.
 type RecipientReply struct {
+	_ struct{} `cbor:",toarray"`
+
 	Code     int      `json:"code"`
 	Enhanced string   `json:"enhanced"` // "5.1.1"
 	Text     string   `json:"text"`
@@ -243,6 +249,8 @@ type RecipientReply struct {
 
 // Target is one final destination of an expanded recipient.
 type Target struct {
+	_ struct{} `cbor:",toarray"`
+
 	Action  string `json:"action"`  // empty: relay by MX without an action (bounces only)
 	Relay   bool   `json:"relay"`   // else local
 	Address string `json:"address"` // user@domain after expansion
@@ -251,6 +259,8 @@ type Target struct {
 
 // RouteRequest asks how to relay.
 type RouteRequest struct {
+	_ struct{} `cbor:",toarray"`
+
 	Action    string
 	Domain    string // destination domain, A-labels
 	Sender    string
@@ -261,6 +271,8 @@ type RouteRequest struct {
 
 // Route tells mta how to deliver.
 type Route struct {
+	_ struct{} `cbor:",toarray"`
+
 	Hosts  []RelayURL // in order of preference; empty: by MX of the domain
 	Helo   string
 	Source string // source address; empty: the kernel's choice
@@ -305,6 +317,8 @@ const (
 
 // RelayURL is a parsed relay URL.
 type RelayURL struct {
+	_ struct{} `cbor:",toarray"`
+
 	Scheme Scheme
 	Label  string     // row of the auth table; empty: no authentication
 	Host   string     // host name, or IP address without brackets, or /socket path
