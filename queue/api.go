@@ -254,6 +254,9 @@ type Admin interface {
 	// Find returns envelopes that a filter chooses, in order of id, after the given
 	// one. Only a page without More is the last.
 	Find(ctx context.Context, f Filter, after EnvelopeID, limit int) (Page, error)
+	// Sorted is Find in another order. after is the Last of the page before; nil: the
+	// first page.
+	Sorted(ctx context.Context, f Filter, o Order, after *Place, limit int) (SortedPage, error)
 	// Count counts the envelopes that a filter chooses by the values of up to four
 	// fields, and tells of up to limit groups.
 	Count(ctx context.Context, f Filter, by []Field, limit int) (Tally, error)

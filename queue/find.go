@@ -16,6 +16,9 @@ type Query struct {
 	Active []EnvelopeID // what workers have; only set if the filter, or what is counted by, tells of states
 	After  EnvelopeID   // where the last page ended
 	Limit  int
+
+	Order      Order  // without By: that of id
+	AfterPlace *Place // with an Order: instead of After; nil: from the beginning
 }
 
 // Page is a part of a listing, in order of id.

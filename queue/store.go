@@ -56,7 +56,7 @@ type Store interface {
 	// Attempts returns what is known of the attempts at the envelopes of a message, in
 	// order of envelope and number: the last KeptAttempts of each.
 	Attempts(ctx context.Context, id MessageID) ([]PastAttempt, error)
-	// Find returns envelopes that a query asks for, in order of id.
+	// Find returns envelopes that a query asks for, in its order.
 	Find(ctx context.Context, q Query) ([]Stored, error)
 	// Tally counts envelopes that a query asks for by the values of fields. Until is
 	// not its business.

@@ -242,3 +242,35 @@ func TestImportHostile(t *testing.T) {
 		t.Errorf("no tar: %v", err)
 	}
 }
+
+func TestSortedListing(t *testing.T) {
+	t.Parallel()
+	q := waiting(t, "2@y.example", "1@y.example", "3@z.example")
+	for _, tt := range []struct {
+		sort  string
+		limit int
+		want  string
+	}{{"recipient", 0, "1 2 3"}, {"-recipient", 2, "3 2"}, {"recipient", 3, "1 2 3"}} {
+		o, err := parseOrder(tt.sort)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd, out := printing()
+		if err := (&globals{}).printSorted(t.Context(), cmd, q, queue.Filter{}, o, tt.limit); err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for line := range strings.Lines(out.String()) {
+			if _, to, ok := strings.Cut(line, "  <"); ok {
+				_, to, _ = strings.Cut(to, "  <")
+				got = append(got, to[:1])
+			}
+		}
+		if strings.Join(got, " ") != tt.want {
+			t.Errorf("%s: %s", tt.sort, out)
+		}
+	}
+	if _, err := parseOrder("weight"); exitCode(err) != exUsage {
+		t.Errorf("bad key: %v", err)
+	}
+}

@@ -23,17 +23,20 @@ const queuePage = 500
 func (g *globals) queueList() *cobra.Command {
 	var what filterFlags
 	var by []string
-	limit, mailq := 0, false
+	limit, mailq, sort := 0, false, ""
 	cmd := &cobra.Command{
 		Use:   "ls [MESSAGE|ENVELOPE...]",
 		Short: "List or count the envelopes that wait",
-		Long: `Ls lists envelopes, one for each recipient, in the order in which they came.
+		Long: `Ls lists envelopes, one for each recipient, in the order in which they came, or with
+--sort in that of ` + sortNames() + `: the least first, with - before
+the word the most. A sorted listing has 1000 lines if --limit does not say otherwise.
 
 ` + filterHelp + `
 
 With --by it counts them by the values of up to four fields, the most frequent first:
 ` + strings.Join(fieldNames(), ", ") + `.`,
 		Example: `  tabard queue ls --domain example.org --older 4h
+  tabard queue ls --sort -size --limit 20
   tabard queue ls --by destination,error
   tabard queue ls --state deferred --by domain --limit 10`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -47,7 +50,14 @@ With --by it counts them by the values of up to four fields, the most frequent f
 			if limit < 0 {
 				return exitf(exUsage, "--limit %d: want a positive number", limit)
 			}
+			order, err := parseOrder(sort)
+			if err != nil {
+				return err
+			}
 			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
+				if sort != "" {
+					return g.printSorted(ctx, cmd, q, f, order, limit)
+				}
 				if len(by) > 0 {
 					return g.printTally(ctx, cmd, q, f, by, limit)
 				}
@@ -61,8 +71,9 @@ With --by it counts them by the values of up to four fields, the most frequent f
 	what.add(cmd)
 	cmd.Flags().StringSliceVar(&by, "by", nil, "count by the values of `fields`")
 	cmd.Flags().BoolVar(&mailq, "mailq", false, "print OpenSMTPD's fields in its order, as mailq does")
-	cmd.MarkFlagsMutuallyExclusive("by", "mailq")
-	cmd.Flags().IntVar(&limit, "limit", 0, "print at most so `many` lines (default all; with --by 1000)")
+	cmd.Flags().StringVar(&sort, "sort", "", "sort by a `key`; -key the other way round")
+	cmd.MarkFlagsMutuallyExclusive("by", "mailq", "sort")
+	cmd.Flags().IntVar(&limit, "limit", 0, "print at most so `many` lines (default all; with --by and --sort 1000)")
 	return cmd
 }
 
@@ -113,11 +124,16 @@ func eachListed(ctx context.Context, q queue.Admin, f queue.Filter, limit int, d
 
 // printListing prints page by page, so that a large queue does not fill the memory.
 func (g *globals) printListing(ctx context.Context, w io.Writer, q queue.Admin, f queue.Filter, limit int) error {
+	return g.printPages(w, func(do func([]queue.Listed) error) error { return eachListed(ctx, q, f, limit, do) })
+}
+
+// printPages prints the pages that each calls its function with.
+func (g *globals) printPages(w io.Writer, each func(func([]queue.Listed) error) error) error {
 	out := bufio.NewWriter(w)
 	var err error
 	if g.json {
 		list := &jsonList{w: out}
-		err = eachListed(ctx, q, f, limit, func(page []queue.Listed) error {
+		err = each(func(page []queue.Listed) error {
 			for i := range page {
 				if err := list.add(&page[i]); err != nil {
 					return err
@@ -129,7 +145,7 @@ func (g *globals) printListing(ctx context.Context, w io.Writer, q queue.Admin, 
 	} else {
 		columns := &columnWriter{w: out}
 		columns.print([][]string{queueHead()})
-		err = eachListed(ctx, q, f, limit, func(page []queue.Listed) error {
+		err = each(func(page []queue.Listed) error {
 			rows := make([][]string, len(page))
 			for i := range page {
 				rows[i] = queueRow(page[i], time.Now())

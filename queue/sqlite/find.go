@@ -148,8 +148,8 @@ func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error)
 	if err := w.filter(&q); err != nil {
 		return nil, err
 	}
-	w.add("(e.message, e.n) > (?, ?)", int64(q.After.Message), q.After.N)
-	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", e.lease IS NOT NULL, "+lastTryText+from+"WHERE "+w.String()+" ORDER BY e.message, e.n LIMIT ?",
+	order := w.sorted(&q)
+	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", e.lease IS NOT NULL, "+lastTryText+from+"WHERE "+w.String()+" ORDER BY "+order+" LIMIT ?",
 		append(w.args, q.Limit)...)
 	if err != nil {
 		return nil, s.health.judge(err)
