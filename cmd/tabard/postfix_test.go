@@ -46,6 +46,10 @@ func (s *server) startPostfixPeer(more ...func(*posttest.Options)) *posttest.Ser
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() {
+		lines, _ := p.NotUnderstood()
+		for _, line := range lines {
+			s.t.Errorf("log import: %s", line)
+		}
 		if err := p.Close(); err != nil {
 			s.t.Error(err)
 		}

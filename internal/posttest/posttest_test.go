@@ -41,6 +41,10 @@ func startOrRefuse(t *testing.T, opt Options) (*Server, bool) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		lines, _ := s.NotUnderstood()
+		for _, line := range lines {
+			t.Errorf("log import: %s", line)
+		}
 		if t.Failed() {
 			t.Log(s.Log())
 		}
@@ -139,6 +143,10 @@ func TestReceivesOverTLS(t *testing.T) {
 		if !strings.Contains(got[0], field) {
 			t.Errorf("no %q in %q", field, got[0])
 		}
+	}
+	// A session, a message, an envelope, an attempt and a result at least.
+	if lines, events := s.NotUnderstood(); len(lines) > 0 || events < 5 {
+		t.Errorf("log import makes %d events and does not understand %q", events, lines)
 	}
 	if !strings.Contains(s.Log(), "status=sent (delivered to maildir)") {
 		t.Error("the log does not tell of the delivery")

@@ -266,7 +266,9 @@ func TestBounded(t *testing.T) {
 
 func fuzzed(f *testing.F, format Format, names ...string) {
 	for _, name := range names {
-		f.Add(sample(f, name))
+		for line := range strings.Lines(sample(f, name)) {
+			f.Add(line)
+		}
 	}
 	f.Fuzz(func(t *testing.T, text string) {
 		r := New(Options{Format: format}, func(e eventlog.Event) error {
