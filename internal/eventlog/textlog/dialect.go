@@ -84,7 +84,7 @@ func (d *dialect) take(s *said, idOf func(envelope string) (message string)) {
 		d.begin(s)
 	case "smtp tls", "mta tls":
 		d.talk(s).session.TLS = s.attrs["ciphers"]
-	case "smtp cert-check", "mta cert-check":
+	case "smtp cert-check", "mta cert-check", "mta server-cert-check":
 		d.verdict(s)
 	case "smtp authentication":
 		if s.attrs["result"] == "ok" {
@@ -124,10 +124,12 @@ func (d *dialect) begin(s *said) {
 func (d *dialect) verdict(s *said) {
 	e := &d.talk(s).session
 	switch v := s.attrs["result"]; v {
-	case "verified", "valid":
+	case "verified", "valid", "success":
 		e.Verdict = "verified"
 	case "failed", "unchecked":
 		e.Verdict = v
+	case "failure":
+		e.Verdict = "failed"
 	case "unverified":
 		e.Verdict = "unchecked"
 	}
