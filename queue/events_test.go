@@ -100,3 +100,35 @@ func TestRecordStages(t *testing.T) {
 		}
 	}
 }
+
+// TestSteerEvents: what is done to envelopes by hand is in the event log.
+func TestSteerEvents(t *testing.T) {
+	t.Parallel()
+	events := &eventlogtest.Recorder{}
+	r := start(t, queue.Options{Events: events})
+	for _, to := range []string{"x@one.example", "y@two.example", "z@three.example"} {
+		r.enqueue(message("a@b.example", to), "body")
+	}
+	for _, s := range []queue.Steer{
+		{Op: queue.OpRemove, Filter: queue.Filter{Domain: []string{"one.example"}}, Reason: "spam"},
+		{Op: queue.OpBounce, Filter: queue.Filter{Domain: []string{"two.example"}}, Reason: "no such user"},
+		{Op: queue.OpRedirect, Filter: queue.Filter{Domain: []string{"three.example"}}, Action: "smart"},
+	} {
+		s.Limit = 10
+		done, err := r.Steer(context.Background(), s)
+		if err != nil || done.Count != 1 {
+			t.Fatalf("%s: %+v, %v", s.Op, done, err)
+		}
+	}
+	got := events.Lines("session sender domain size message envelope", eventlog.KindEnvelope, eventlog.KindResult)
+	for _, want := range []string{
+		"result address=x@one.example result=removed text=spam\n",
+		"result address=y@two.example result=failed text=no such user\n",
+		"result address=z@three.example result=removed text=redirected\n",
+		"envelope address=z@three.example action=smart destination=smart\n",
+	} {
+		if strings.Count(strings.ReplaceAll(got, `"`, ""), want) != 1 {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+}

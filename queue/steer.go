@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"tabard/internal/address"
+	"tabard/internal/eventlog"
 	"tabard/internal/rpc"
 )
 
@@ -393,10 +394,20 @@ func (q *Queue) logSteered(s *Steer, p *page) {
 	case OpRemove, OpBounce:
 		for i := range p.rows {
 			q.logEnd("queue "+string(s.Op), p.rows[i].Message, &p.rows[i].Envelope, slog.String("reason", s.Reason))
+			result := eventlog.Removed
+			if s.Op == OpBounce {
+				result = eventlog.Failed
+			}
+			q.recordEnd(p.rows[i].Message, &p.rows[i].Envelope, result, &notice{Text: s.Reason})
 		}
 	case OpRedirect:
 		for i := range p.rows {
 			q.logEnd("queue redirect", p.rows[i].Message, &p.rows[i].Envelope, slog.String("action", s.Action), slog.String("recipient", s.To))
+			q.recordEnd(p.rows[i].Message, &p.rows[i].Envelope, eventlog.Removed, &notice{Text: "redirected"})
+		}
+		for i := range p.change.Attach {
+			a := &p.change.Attach[i]
+			q.recordEnvelopes(&NewMessage{Message: *a.Message, Envelopes: []NewEnvelope{a.NewEnvelope}})
 		}
 	default:
 		q.log.Info("queue "+string(s.Op), "envelopes", len(p.rows), "reason", s.Reason)
