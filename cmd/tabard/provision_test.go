@@ -30,6 +30,11 @@ queue "sqlite:`+filepath.Join(s.dir, "queue.db")+`"
 control "`+filepath.Join(s.dir, "control.sock")+`"
 action "out" relay
 match from any for domain <mail> action "out"
+process smtpd user root
+process mta user root
+process lookup user root
+process queue user root
+process deliver user root
 `)
 	if out, err := program("domain", "ls", "-c", s.config).CombinedOutput(); err == nil || !strings.Contains(string(out), "run tabard migrate") {
 		t.Errorf("before migrate: %v, %s", err, out)
