@@ -10,21 +10,12 @@ import (
 
 // attemptOf tells the event log of one attempt at one envelope.
 func attemptOf(job *queue.Job, env *queue.Envelope, r *queue.Result, began time.Time) *eventlog.Attempt {
-	a := &eventlog.Attempt{
-		Party: eventlog.Party{
-			Message: env.ID.Message.String(), Envelope: env.ID.String(), Sender: job.Message.Sender, Address: env.Address,
-		},
-		Action: env.Action, Host: r.Remote, TLSWanted: r.Security.Wanted, TLSBy: r.Security.By, TLSHad: r.Security.Had,
-		Outcome: outcomeWord(r.Outcome), Code: int64(r.Code), Status: r.Enhanced, Text: r.Text,
-		DurationMS: max(0, time.Since(began).Milliseconds()),
+	return &eventlog.Attempt{
+		Party: env.Party(job.Message.Sender), Action: env.Action, Host: r.Remote,
+		TLSWanted: r.Security.Wanted, TLSBy: r.Security.By, TLSHad: r.Security.Had,
+		Outcome: r.Outcome.EventWord(), Code: int64(r.Code), Status: r.Enhanced, Text: r.Text,
+		DurationMS: max(0, time.Since(began).Milliseconds()), DelayMS: env.AgeMS(),
 	}
-	if env.Recipient != env.Address {
-		a.Recipient = env.Recipient
-	}
-	if !env.Created.IsZero() {
-		a.DelayMS = max(0, time.Since(env.Created).Milliseconds())
-	}
-	return a
 }
 
 // recordDelivery is logDelivery for the event log.
@@ -63,14 +54,4 @@ func (m *MTA) recordSession(e *eventlog.Session, ch *channel) {
 		e.Identity = strings.TrimSpace(ch.verdict.Identity + " " + ch.verdict.Reason)
 	}
 	m.cfg.Events.Record(e)
-}
-
-func outcomeWord(o queue.Outcome) string {
-	switch o {
-	case queue.Delivered:
-		return eventlog.OK
-	case queue.Failed:
-		return eventlog.Perm
-	}
-	return eventlog.Temp
 }

@@ -424,7 +424,7 @@ func checkForged(t *testing.T, name, log string, last []queue.Result, jobs int) 
 		t.Fatalf("%s: %d deliveries in the log: %q", name, len(results), results)
 	}
 	for i, r := range last {
-		want := fmt.Sprintf("<%s@example.org>%s", []string{"one", "two"}[i], resultWord(r.Outcome))
+		want := fmt.Sprintf("<%s@example.org>%s", []string{"one", "two"}[i], r.Outcome)
 		if got := strings.Join(results[2*jobs-2:], " "); !strings.Contains(got, want) {
 			t.Errorf("%s: the log has %q, want %q", name, got, want)
 		}

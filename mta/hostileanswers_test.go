@@ -65,9 +65,9 @@ func TestHostileNamesInDNS(t *testing.T) {
 			to := fmt.Sprintf("x@%s%d.test", kind, i)
 			res := w.one(to)
 			if res.Outcome != want || !harmless(res.Text) || !harmless(res.Remote) || strings.ContainsAny(res.Remote, " \"<>") {
-				t.Errorf("%s by %s: %s from %q: %q", to, name, resultWord(res.Outcome), res.Remote, stat(res))
+				t.Errorf("%s by %s: %s from %q: %q", to, name, res.Outcome.String(), res.Remote, stat(res))
 			}
-			wants = append(wants, "<"+to+">"+resultWord(want))
+			wants = append(wants, "<"+to+">"+want.String())
 		}
 	}
 	if got := logged(t, "DNS", log.String()); strings.Join(got, "\n") != strings.Join(wants, "\n") {

@@ -29,7 +29,7 @@ func deliveryAttrs(job *queue.Job, env queue.Envelope, r queue.Result, source, r
 	return []any{
 		"evpid", env.ID.String(), "from", "<" + job.Message.Sender + ">", "to", "<" + env.Address + ">",
 		"rcpt", "<" + rcpt + ">", "source", source, "relay", relay, "delay", delay.String(),
-		"result", resultWord(r.Outcome), "stat", stat(r),
+		"result", r.Outcome.String(), "stat", stat(r),
 		"tls", orDash(r.Security.Had), "wanted", orDash(r.Security.Wanted), "by", orDash(r.Security.By),
 	}
 }
@@ -39,20 +39,6 @@ func orDash(s string) string {
 		return "-"
 	}
 	return address.OneLine(s, 255)
-}
-
-func resultWord(o queue.Outcome) string {
-	switch o {
-	case queue.Delivered:
-		return "Ok"
-	case queue.Failed:
-		return "PermFail"
-	case queue.Returned:
-		return "Returned"
-	case queue.Paused:
-		return "Paused"
-	}
-	return "TempFail"
 }
 
 // stat is the reply on one line: "250 2.0.0 accepted".

@@ -169,15 +169,14 @@ func (m *MTA) connect(ctx context.Context, d *destination, h *host,
 	id, opened := newID(), time.Now()
 	log := m.cfg.Logger.With("session", id)
 	log.Info("mta connecting", "address", string(h.policy.scheme)+"://"+address, "host", h.name)
-	began := time.Now()
 	spot, ref := m.place(ctx, d, addr)
-	d.spent.Add(queue.StepTurn, began)
+	d.spent.Add(queue.StepTurn, opened)
 	if ref != nil {
 		log.Info("mta error", "reason", ref.brief())
 		return nil, ref
 	}
 	from := d.toward(addr)
-	began = time.Now()
+	began := time.Now()
 	conn, err := m.dial(ctx, from, h, network, address, addr)
 	if ctx.Err() == nil {
 		m.families.note(addr, err)

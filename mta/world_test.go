@@ -213,7 +213,7 @@ func wantResult(t testing.TB, r queue.Result, outcome queue.Outcome, code int, p
 	}
 	if !ok {
 		t.Errorf("result is %s %q; want %s with code %d and %q",
-			resultWord(r.Outcome), text, resultWord(outcome), code, parts)
+			r.Outcome.String(), text, outcome.String(), code, parts)
 	}
 }
 

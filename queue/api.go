@@ -209,6 +209,21 @@ const (
 	Paused            // relay: not tried, since its route is paused: kept back by Result.Hold
 )
 
+// String is how logs name an outcome (OpenSMTPD's words).
+func (o Outcome) String() string {
+	switch o {
+	case Delivered:
+		return "Ok"
+	case Failed:
+		return "PermFail"
+	case Returned:
+		return "Returned"
+	case Paused:
+		return "Paused"
+	}
+	return "TempFail"
+}
+
 // Result reports one envelope of a job.
 type Result struct {
 	ID        EnvelopeID

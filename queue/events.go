@@ -10,12 +10,20 @@ import (
 // its own tells of, every end of an envelope, and the reports that it makes itself.
 // Messages from outside smtpd tells of.
 
-// partyOf is what every event about an envelope says of it.
-func partyOf(m *Message, e *Envelope) eventlog.Party {
-	p := eventlog.Party{Session: m.Session, Message: m.ID.String(), Envelope: e.ID.String(), Sender: m.Sender, Address: e.Address}
+// Party is what every event about an envelope says of it; who tells of it adds the
+// session.
+func (e *Envelope) Party(sender string) eventlog.Party {
+	p := eventlog.Party{Message: e.ID.Message.String(), Envelope: e.ID.String(), Sender: sender, Address: e.Address}
 	if e.Recipient != e.Address {
 		p.Recipient = e.Recipient
 	}
+	return p
+}
+
+// partyOf is the Party of an envelope, with the session that brought it.
+func partyOf(m *Message, e *Envelope) eventlog.Party {
+	p := e.Party(m.Sender)
+	p.Session = m.Session
 	return p
 }
 
@@ -54,8 +62,8 @@ func (q *Queue) recordSettled(e *event, told bool) {
 	m, env, r := &e.it.msg.Message, &e.it.env, &e.result
 	if !told || !env.Relay {
 		q.opt.Events.Record(&eventlog.Attempt{
-			Party: partyOf(m, env), Action: env.Action, Host: r.Remote, Outcome: outcomeWord(r.Outcome),
-			Code: int64(r.Code), Status: r.Enhanced, Text: r.Text, DelayMS: age(env),
+			Party: partyOf(m, env), Action: env.Action, Host: r.Remote, Outcome: r.Outcome.EventWord(),
+			Code: int64(r.Code), Status: r.Enhanced, Text: r.Text, DelayMS: env.AgeMS(),
 		})
 	}
 	switch {
@@ -89,7 +97,7 @@ func (q *Queue) recordEnd(m *Message, e *Envelope, result string, why *notice) {
 	if !eventlog.On(q.opt.Events) {
 		return
 	}
-	r := &eventlog.Result{Party: partyOf(m, e), Result: result, DelayMS: age(e)}
+	r := &eventlog.Result{Party: partyOf(m, e), Result: result, DelayMS: e.AgeMS()}
 	if why != nil {
 		r.Code, r.Status, r.Text = int64(why.Code), why.Enhanced, why.Text
 	}
@@ -107,15 +115,21 @@ func (q *Queue) recordEnded(it *item) {
 	}
 }
 
-// age is how long ago a message was accepted, in milliseconds.
-func age(e *Envelope) int64 { return max(0, time.Since(e.Created).Milliseconds()) }
+// AgeMS is how long ago a message was accepted, in milliseconds; 0: that is not known.
+func (e *Envelope) AgeMS() int64 {
+	if e.Created.IsZero() {
+		return 0
+	}
+	return max(0, time.Since(e.Created).Milliseconds())
+}
 
-func outcomeWord(o Outcome) string {
+// EventWord is how the event log names an outcome.
+func (o Outcome) EventWord() string {
 	switch o {
 	case Delivered:
 		return eventlog.OK
-	case Deferred:
-		return eventlog.Temp
+	case Failed:
+		return eventlog.Perm
 	}
-	return eventlog.Perm
+	return eventlog.Temp
 }

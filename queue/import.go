@@ -305,10 +305,7 @@ func (i *importing) store(ctx context.Context, change *Change, list []NewEnvelop
 			err = q.commits.do(ctx, change)
 		}
 	}
-	// As in writer.Commit.
-	if err != nil && i.w.stage != nil && !errors.Is(err, ErrBroken) {
-		i.w.stage.Discard()
-	}
+	i.w.undo(err)
 	return err
 }
 

@@ -41,7 +41,7 @@ func (q *Queue) logResult(e *event, told bool) {
 		attrs = append(attrs, slog.String("relay", e.result.Remote))
 	}
 	attrs = append(attrs, delay(env),
-		slog.String("result", resultWord(e.result.Outcome)),
+		slog.String("result", e.result.Outcome.String()),
 		slog.String("stat", address.OneLine(errorText(&e.result), maxErrorText)))
 	level := slog.LevelInfo
 	if told {
@@ -61,16 +61,6 @@ func (q *Queue) logUntold(e *event) {
 	}
 	q.logEnd("queue drop", &e.it.msg.Message, &e.it.env, slog.String("kind", kindFailed),
 		slog.String("stat", address.OneLine(errorText(&e.result), maxErrorText)), slog.String("reason", why))
-}
-
-func resultWord(o Outcome) string {
-	switch o {
-	case Delivered:
-		return "Ok"
-	case Deferred:
-		return "TempFail"
-	}
-	return "PermFail"
 }
 
 // logEnd writes the line of an envelope that ends without a delivery.

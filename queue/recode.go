@@ -61,7 +61,7 @@ type epochs struct {
 }
 
 // begin notes that a body will be stored in the present way, or a later one. end is
-// called when it is durable, or given up; a second call does nothing.
+// called once, when it is durable, or given up.
 func (e *epochs) begin() (end func()) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -70,11 +70,11 @@ func (e *epochs) begin() (end func()) {
 	}
 	n := e.now
 	*n++
-	return sync.OnceFunc(func() {
+	return func() {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		*n--
-	})
+	}
 }
 
 // next puts another way in force by change.

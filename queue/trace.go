@@ -142,7 +142,7 @@ func (q *Queue) Trace(_ context.Context, id MessageID) (Trace, error) {
 	for _, a := range tr.attempts {
 		out.Attempts = append(out.Attempts, Attempt{
 			Envelope: EnvelopeID{id, a.n}, Taken: a.taken, Passed: a.spent.passed(),
-			Outcome: resultWord(a.outcome), Text: replyText(a.code, a.enhanced, a.text), Remote: a.remote,
+			Outcome: a.outcome.String(), Text: replyText(a.code, a.enhanced, a.text), Remote: a.remote,
 		})
 	}
 	return out, nil

@@ -67,10 +67,12 @@ func (w *writer) append(p []byte) error {
 	return nil
 }
 
-// leave notes that nothing of the stage will be stored any more that is not yet.
+// leave notes that nothing of the stage will be stored any more that is not yet. A
+// second call does nothing.
 func (w *writer) leave() {
 	if w.epoch != nil {
 		w.epoch()
+		w.epoch = nil
 	}
 }
 

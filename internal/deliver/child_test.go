@@ -88,7 +88,7 @@ func childMaildir(dir string) {
 			for {
 				job := testJob(1, lookup.Delivery{Method: "maildir", Path: dir}, body)
 				st := a.deliver(context.Background(), newParcel(a.worker, job, job.Envelopes[0]))
-				fmt.Println(outcomeWord(st.outcome), st.text)
+				fmt.Println(st.outcome.String(), st.text)
 			}
 		}()
 	}

@@ -98,6 +98,6 @@ func (r *reporter) report(batch []queue.Result) (err error) {
 func (r *reporter) lost(batch []queue.Result) {
 	for _, res := range batch {
 		r.log.Error("mda result not reported, the message may be delivered again",
-			"evpid", res.ID.String(), "result", outcomeWord(res.Outcome), "error", r.err)
+			"evpid", res.ID.String(), "result", res.Outcome.String(), "error", r.err)
 	}
 }

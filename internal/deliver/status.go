@@ -74,19 +74,6 @@ func statusOf(err error) status {
 	return deferred("4.2.0", "%v", err)
 }
 
-// outcomeWord is how logs name an outcome (opensmtpd's words).
-func outcomeWord(o queue.Outcome) string {
-	switch o {
-	case queue.Delivered:
-		return "Ok"
-	case queue.Failed:
-		return "PermFail"
-	case queue.Returned:
-		return "Returned"
-	}
-	return "TempFail"
-}
-
 // logResult writes the line of one attempt.
 func (a *agent) logResult(p *parcel, st status) {
 	rcpt := p.env.Recipient
@@ -95,7 +82,7 @@ func (a *agent) logResult(p *parcel, st status) {
 	}
 	stat := st.text
 	if stat == "" {
-		stat = outcomeWord(st.outcome)
+		stat = st.outcome.String()
 	}
 	a.log.Info("mda delivery",
 		"evpid", p.env.ID.String(),
@@ -104,7 +91,7 @@ func (a *agent) logResult(p *parcel, st status) {
 		"rcpt", "<"+address.OneLine(rcpt, maxText)+">",
 		"user", p.user(),
 		"delay", delay(p.env.Created),
-		"result", outcomeWord(st.outcome),
+		"result", st.outcome.String(),
 		"stat", stat)
 }
 
