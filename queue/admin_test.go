@@ -22,14 +22,14 @@ func TestAdmin(t *testing.T) {
 	}
 	var paged []queue.Listed
 	for after := (queue.EnvelopeID{}); ; after = paged[len(paged)-1].Envelope.ID {
-		page, err := r.List(ctx, after, 1)
+		page, err := r.Find(ctx, queue.Filter{}, after, 1)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(page) == 0 {
+		if len(page.List) == 0 {
 			break
 		}
-		paged = append(paged, page...)
+		paged = append(paged, page.List...)
 	}
 	if len(paged) != 4 || paged[3].Envelope.Address != "4@y.example" {
 		t.Errorf("pages: %+v", paged)
@@ -42,24 +42,21 @@ func TestAdmin(t *testing.T) {
 	if s, err = r.Show(ctx, first, 1<<20); err != nil || string(s.Body) != text || s.Truncated || len(s.Envelopes) != 3 {
 		t.Errorf("Show: %+v, %v", s, err)
 	}
-	if n, err := r.Remove(ctx, first, 1); n != 1 || err != nil {
-		t.Errorf("Remove: %d, %v", n, err)
+	if n := r.remove(first, 1); n != 1 {
+		t.Errorf("removed %d", n)
 	}
-	if n, err := r.Remove(ctx, second, -1); n != 1 || err != nil {
-		t.Errorf("Remove: %d, %v", n, err)
+	if n := r.remove(second, -1); n != 1 {
+		t.Errorf("removed %d", n)
 	}
-	for _, err := range []error{
-		second2(r.Remove(ctx, second, -1)), second2(r.Remove(ctx, first, 7)), second2(r.Retry(ctx, second, -1)), second2(r.Show(ctx, second, 1)),
-	} {
-		if !errors.Is(err, rpc.ErrNotFound) {
-			t.Errorf("what is not there: %v", err)
-		}
+	if n := r.remove(second, -1) + r.remove(first, 7); n != 0 {
+		t.Errorf("removed %d that are not there", n)
 	}
-	if _, err := r.Remove(ctx, 0, -1); !errors.Is(err, rpc.ErrInvalid) {
-		t.Errorf("Remove of everything: %v", err)
+	r.retry(second, -1, retried{})
+	if _, err := r.Show(ctx, second, 1); !errors.Is(err, rpc.ErrNotFound) {
+		t.Errorf("what is not there: %v", err)
 	}
-	if _, err := r.List(ctx, queue.EnvelopeID{}, 0); !errors.Is(err, rpc.ErrInvalid) {
-		t.Errorf("List of nothing: %v", err)
+	if _, err := r.Find(ctx, queue.Filter{}, queue.EnvelopeID{}, 0); !errors.Is(err, rpc.ErrInvalid) {
+		t.Errorf("list of nothing: %v", err)
 	}
 	if s := r.stats(); s.Messages != 1 || s.Envelopes != 2 || s.Removed != 2 {
 		t.Errorf("stats: %+v", s)
@@ -75,8 +72,6 @@ func TestAdmin(t *testing.T) {
 	}
 }
 
-func second2[A any](_ A, err error) error { return err }
-
 func TestRetryNow(t *testing.T) {
 	r := start(t, queue.Options{})
 	r.enqueue(message("a@x.example", "1@y.example", "2@z.example"), text)
@@ -85,12 +80,12 @@ func TestRetryNow(t *testing.T) {
 		done(t, w, takeOne(t, w), queue.Result{Outcome: queue.Deferred, Code: 450, Text: "later"})
 	}
 	id := r.list()[0].Envelope.ID.Message
-	r.retry(id, 1, queue.Retried{Due: 1})
+	r.retry(id, 1, retried{Due: 1})
 	if j := takeOne(t, w); addresses(j) != "2@z.example" || j.Envelopes[0].Attempts != 1 {
 		t.Errorf("job: %+v", j)
 	}
 	// One in flight counts, and is left alone.
-	r.retry(0, -1, queue.Retried{Due: 2})
+	r.retry(0, -1, retried{Due: 2})
 	if j := takeOne(t, w); addresses(j) != "1@y.example" {
 		t.Errorf("job: %+v", j)
 	}
@@ -101,8 +96,8 @@ func TestRemoveWhileInFlight(t *testing.T) {
 	r.enqueue(message("a@x.example", "b@y.example"), text)
 	w := r.relayer()
 	j := takeOne(t, w)
-	if n, err := r.Remove(context.Background(), j.Message.ID, -1); n != 1 || err != nil {
-		t.Errorf("Remove: %d, %v", n, err)
+	if n := r.remove(j.Message.ID, -1); n != 1 {
+		t.Errorf("removed %d", n)
 	}
 	done(t, w, j, queue.Result{Outcome: queue.Failed, Code: 550, Text: "no"})
 	if s := r.stats(); s.Messages != 0 || s.Envelopes != 0 || s.InFlight != 0 || s.Bounced != 0 {

@@ -264,8 +264,6 @@ type Worker interface {
 
 // Admin is what the command line asks.
 type Admin interface {
-	// List returns up to limit envelopes in order of id, after the given one.
-	List(ctx context.Context, after EnvelopeID, limit int) ([]Listed, error)
 	// Find returns envelopes that a filter chooses, in order of id, after the given
 	// one. Only a page without More is the last.
 	Find(ctx context.Context, f Filter, after EnvelopeID, limit int) (Page, error)
@@ -286,12 +284,6 @@ type Admin interface {
 	Import(ctx context.Context, in Import) (Importer, error)
 	// Show returns a message, its envelopes and up to max bytes of its body.
 	Show(ctx context.Context, id MessageID, max int) (Shown, error)
-	// Retry makes envelopes due now that no hold keeps back; those that it keeps
-	// stay as they are. n < 0 means every envelope of the message; a zero id every
-	// message.
-	Retry(ctx context.Context, id MessageID, n int) (Retried, error)
-	// Remove deletes envelopes without a bounce and returns how many.
-	Remove(ctx context.Context, id MessageID, n int) (int, error)
 	// Hold keeps mail back from now on; one that is there gets another reason.
 	Hold(ctx context.Context, h Hold) (Hold, error)
 	// Release ends a hold and returns how many envelopes are due for that.
@@ -320,12 +312,6 @@ type Listed struct {
 	Login     string    `json:"login"`             // authenticated submitter
 	Reporting bool      `json:"reporting"`         // only the report to the sender is left
 	LastTry   time.Time `json:"last_try,omitzero"` // zero: none is known
-}
-
-// Retried is what became of envelopes that were to be tried now.
-type Retried struct {
-	Due  int // due now, or being tried already
-	Held int // kept back by a Hold, as before
 }
 
 // Shown is one message in full.

@@ -80,7 +80,7 @@ func TestReportInDoubtKeepsItsBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
-	rows, err := again.List(t.Context(), queue.EnvelopeID{}, 10)
+	rows, err := again.Find(t.Context(), queue.Query{Limit: 10})
 	if err != nil || len(rows) != 1 || rows[0].Message.Sender != "" {
 		t.Fatalf("%+v, %v", rows, err)
 	}

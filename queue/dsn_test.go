@@ -403,9 +403,7 @@ func TestReportSurvivesReopening(t *testing.T) {
 	r.stop()
 	l.set(func(l *local) { l.down = nil })
 	r = open(t, r.path, queue.Options{}, l)
-	if _, err := r.Queue.Retry(t.Context(), 0, -1); err != nil {
-		t.Fatal(err)
-	}
+	r.retryNow(0, -1)
 	rep := parseReport(t, takeOne(t, r.relayer()).Body)
 	if h := rep.rcpts[0]; h.Get("Final-Recipient") != "rfc822; b@y.example" || h.Get("Diagnostic-Code") != "smtp; 550 5.1.1 <b@y.example> no such user" {
 		t.Errorf("fields: %v", h)

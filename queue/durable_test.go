@@ -134,14 +134,14 @@ func testKill(t *testing.T, rounds int, keys string, o queue.Options) {
 	r := open(t, path, o, &local{})
 	present := map[string]bool{}
 	for after := (queue.EnvelopeID{}); ; {
-		page, err := r.List(t.Context(), after, 1000)
+		page, err := r.Find(t.Context(), queue.Filter{}, after, 1000)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(page) == 0 {
+		if len(page.List) == 0 {
 			break
 		}
-		for _, l := range page {
+		for _, l := range page.List {
 			present[l.Envelope.ID.Message.String()] = true
 			after = l.Envelope.ID
 		}
@@ -255,7 +255,7 @@ func TestDamagedBody(t *testing.T) {
 	if _, err := f.WriteAt([]byte{"0123456789abcde\n"[500_000%16]}, 500_000); err != nil {
 		t.Fatal(err)
 	}
-	r.retry(0, -1, queue.Retried{Due: 2})
+	r.retry(0, -1, retried{Due: 2})
 	w = r.relayer()
 	j := takeOne(t, w)
 	if size, sum := readBody(t, w, j); size != 1<<20 || sum != wantSum(1<<20) {

@@ -156,9 +156,7 @@ func TestExpandedSurvivesReopening(t *testing.T) {
 	r.stop()
 	l.set(func(l *local) { l.down = nil })
 	r = open(t, r.path, queue.Options{}, l)
-	if _, err := r.Queue.Retry(t.Context(), 0, -1); err != nil {
-		t.Fatal(err)
-	}
+	r.retryNow(0, -1)
 	w := r.relayer()
 	reports := 0
 	for range 2 {

@@ -263,11 +263,56 @@ func (r *rig) stats() queue.Stats {
 
 func (r *rig) list() []queue.Listed {
 	r.t.Helper()
-	l, err := r.List(context.Background(), queue.EnvelopeID{}, 1000)
+	p, err := r.Find(context.Background(), queue.Filter{}, queue.EnvelopeID{}, 1000)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return l
+	return p.List
+}
+
+// only chooses envelope n of a message, all of it when n < 0, and everything when id
+// is 0, too.
+func only(id queue.MessageID, n int) queue.Filter {
+	switch {
+	case id == 0:
+		return queue.Filter{}
+	case n < 0:
+		return queue.Filter{IDs: []string{id.String()}}
+	}
+	return queue.Filter{IDs: []string{queue.EnvelopeID{Message: id, N: n}.String()}}
+}
+
+// steerAll does one thing to all that a filter chooses. busy are those that were left
+// alone because a worker has them.
+func steerAll(t testing.TB, a queue.Admin, op queue.Op, f queue.Filter) (done, busy, refused int) {
+	t.Helper()
+	for s := (queue.Steer{Op: op, Filter: f, Limit: 500}); ; {
+		out, err := a.Steer(context.Background(), s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		done += out.Count
+		for _, r := range out.Refused {
+			if r.Busy {
+				busy++
+			} else {
+				refused++
+			}
+		}
+		if s.After = out.Last; !out.More {
+			return done, busy, refused
+		}
+	}
+}
+
+// remove takes envelopes out, and tells how many.
+func (r *rig) remove(id queue.MessageID, n int) int {
+	r.t.Helper()
+	done, busy, refused := steerAll(r.t, r, queue.OpRemove, only(id, n))
+	if busy != 0 || refused != 0 {
+		r.t.Errorf("remove: %d busy, %d refused", busy, refused)
+	}
+	return done
 }
 
 func addresses(j queue.Job) string {

@@ -2,7 +2,7 @@ package queue
 
 import (
 	"context"
-	"time"
+	"slices"
 )
 
 // maxRecoveries bounds how many envelopes are remembered in all, those that had
@@ -53,28 +53,18 @@ func (r *recovery) note(it *item, result *Result, most int) []EnvelopeID {
 
 // recovered makes envelopes due that still wait for an attempt which is not near.
 func (q *Queue) recovered(ctx context.Context, key string, ids []EnvelopeID) {
-	now := time.Now()
-	var rows []Stored
-	for _, id := range ids {
-		stored, err := q.store.Envelopes(ctx, id.Message)
+	names := make([]string, len(ids))
+	for i, id := range ids {
+		names[i] = id.String()
+	}
+	for part := range slices.Chunk(names, maxSteer) {
+		_, err := q.Steer(ctx, Steer{
+			Op: OpRetry, Filter: Filter{IDs: part, States: []State{StateDeferred}}, Limit: maxSteer,
+			Reason: "destination " + key + " answers again",
+		})
 		if err != nil {
 			q.log.Warn("queue: mail for a destination that answers again waits for its time", "destination", key, "error", err)
-			break
-		}
-		for _, r := range stored {
-			if r.ID == id && r.Hold == 0 && r.Next.After(now) {
-				rows = append(rows, r)
-			}
+			return
 		}
 	}
-	if len(rows) == 0 {
-		return
-	}
-	done, err := q.retry(ctx, rows)
-	if err != nil {
-		q.log.Warn("queue: mail for a destination that answers again waits for its time", "destination", key, "error", err)
-		return
-	}
-	q.log.Info("queue recovered", "destination", key, "due", done.Due)
-	q.kick()
 }

@@ -27,33 +27,9 @@ type adminService struct {
 	imports servedImports
 }
 
-type listRequest struct {
-	After EnvelopeID
-	Limit int
-}
-
 type showRequest struct {
 	ID  MessageID
 	Max int
-}
-
-type selectRequest struct {
-	ID MessageID
-	N  int
-}
-
-// List serves Admin.List.
-func (s *adminService) List(c *rpc.Call[listRequest], r *rpc.Reply[[]Listed]) error {
-	return rpc.Do(c, r, func(ctx context.Context, req listRequest) ([]Listed, error) {
-		list, err := s.admin.List(ctx, req.After, req.Limit)
-		size := 0
-		for i := range list {
-			if size += 300 + len(list[i].Sender) + textSize(&list[i].Envelope); i > 0 && size > wireBytes {
-				return list[:i], err
-			}
-		}
-		return list, err
-	})
 }
 
 func textSize(e *Envelope) int {
@@ -79,20 +55,6 @@ func (s *adminService) Show(c *rpc.Call[showRequest], r *rpc.Reply[Shown]) error
 			}
 		}
 		return shown, err
-	})
-}
-
-// Retry serves Admin.Retry.
-func (s *adminService) Retry(c *rpc.Call[selectRequest], r *rpc.Reply[Retried]) error {
-	return rpc.Do(c, r, func(ctx context.Context, req selectRequest) (Retried, error) {
-		return s.admin.Retry(ctx, req.ID, req.N)
-	})
-}
-
-// Remove serves Admin.Remove.
-func (s *adminService) Remove(c *rpc.Call[selectRequest], r *rpc.Reply[int]) error {
-	return rpc.Do(c, r, func(ctx context.Context, req selectRequest) (int, error) {
-		return s.admin.Remove(ctx, req.ID, req.N)
 	})
 }
 
@@ -150,24 +112,9 @@ func (s *adminService) Stats(c *rpc.Call[rpc.None], r *rpc.Reply[Stats]) error {
 
 type remoteAdmin struct{ caller rpc.Caller }
 
-// List implements Admin. Only an empty page is the last one.
-func (a *remoteAdmin) List(ctx context.Context, after EnvelopeID, limit int) ([]Listed, error) {
-	return rpc.Invoke[listRequest, []Listed](ctx, a.caller, "QueueAdmin.List", listRequest{after, limit})
-}
-
 // Show implements Admin.
 func (a *remoteAdmin) Show(ctx context.Context, id MessageID, limit int) (Shown, error) {
 	return rpc.Invoke[showRequest, Shown](ctx, a.caller, "QueueAdmin.Show", showRequest{id, limit})
-}
-
-// Retry implements Admin.
-func (a *remoteAdmin) Retry(ctx context.Context, id MessageID, n int) (Retried, error) {
-	return rpc.Invoke[selectRequest, Retried](ctx, a.caller, "QueueAdmin.Retry", selectRequest{id, n})
-}
-
-// Remove implements Admin.
-func (a *remoteAdmin) Remove(ctx context.Context, id MessageID, n int) (int, error) {
-	return rpc.Invoke[selectRequest, int](ctx, a.caller, "QueueAdmin.Remove", selectRequest{id, n})
 }
 
 // Hold implements Admin.

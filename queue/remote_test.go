@@ -255,20 +255,20 @@ func TestRemoteAdmin(t *testing.T) {
 	r.enqueue(message("a@x.example", rcpts...), text)
 	var n int
 	for after := (queue.EnvelopeID{}); ; {
-		page, err := admin.List(t.Context(), after, 5000)
+		page, err := admin.Find(t.Context(), queue.Filter{}, after, 5000)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(page) == 0 {
+		if len(page.List) == 0 {
 			break
 		}
-		for _, l := range page {
+		for _, l := range page.List {
 			if l.Envelope.Address != rcpts[n] || l.Sender != "a@x.example" {
 				t.Fatalf("%d: %+v", n, l)
 			}
 			n++
 		}
-		after = page[len(page)-1].Envelope.ID
+		after = page.List[len(page.List)-1].Envelope.ID
 	}
 	if n != len(rcpts) {
 		t.Errorf("%d listed", n)
@@ -277,11 +277,11 @@ func TestRemoteAdmin(t *testing.T) {
 	if s, err := admin.Show(t.Context(), id, 1<<20); err != nil || string(s.Body) != text || !s.Truncated || len(s.Envelopes) == 0 || s.Message.ID != id {
 		t.Errorf("Show: %d envelopes, %q, %v", len(s.Envelopes), s.Body, err)
 	}
-	if n, err := admin.Retry(t.Context(), id, 3); n != (queue.Retried{Due: 1}) || err != nil {
-		t.Errorf("Retry: %+v, %v", n, err)
+	if n, busy, held := steerAll(t, admin, queue.OpRetry, only(id, 3)); n != 1 || busy != 0 || held != 0 {
+		t.Errorf("retry: %d, %d, %d", n, busy, held)
 	}
-	if n, err := admin.Remove(t.Context(), id, -1); n != 4000 || err != nil {
-		t.Errorf("Remove: %d, %v", n, err)
+	if n, busy, refused := steerAll(t, admin, queue.OpRemove, only(id, -1)); n != 4000 || busy != 0 || refused != 0 {
+		t.Errorf("remove: %d, %d, %d", n, busy, refused)
 	}
 	if s, err := admin.Stats(t.Context()); err != nil || s.Removed != 4000 || s.Messages != 0 {
 		t.Errorf("Stats: %+v, %v", s, err)
@@ -373,23 +373,14 @@ func FuzzHostilePeer(f *testing.F) {
 		if err := r.Enqueue(t.Context(), message("a@x.example", "b@y.example"), []byte(text)); err != nil {
 			t.Fatal(err)
 		}
-		for _, l := range listed(t, r) {
+		r.t = t
+		for _, l := range r.list() {
 			if strings.ContainsAny(fmt.Sprint(l.Envelope.Address, l.Envelope.Recipient, l.Sender), "\r\n") {
 				t.Fatalf("stored: %+v", l)
 			}
-			if _, err := r.Remove(t.Context(), l.Envelope.ID.Message, -1); err != nil && !errors.Is(err, rpc.ErrNotFound) {
-				t.Fatal(err)
-			}
+			steerAll(t, r, queue.OpRemove, only(l.Envelope.ID.Message, -1))
 		}
 	})
-}
-
-func listed(t *testing.T, r *rig) []queue.Listed {
-	l, err := r.List(t.Context(), queue.EnvelopeID{}, 1000)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
 }
 
 // raw is CBOR that is sent as it is.

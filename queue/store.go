@@ -51,8 +51,6 @@ type Store interface {
 	Body(ctx context.Context, id MessageID) (Body, error)
 	// Envelopes returns every envelope of a message; none is not an error.
 	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)
-	// List returns up to limit envelopes in order of id, after the given one.
-	List(ctx context.Context, after EnvelopeID, limit int) ([]Stored, error)
 	// Attempts returns what is known of the attempts at the envelopes of a message, in
 	// order of envelope and number: the last KeptAttempts of each.
 	Attempts(ctx context.Context, id MessageID) ([]PastAttempt, error)

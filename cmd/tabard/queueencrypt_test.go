@@ -65,7 +65,10 @@ func TestQueueEncryption(t *testing.T) {
 		t.Errorf("keys: %v, %v\n%s", s.keyLines(), err, file)
 	}
 	h.setBusy(false)
-	s.withQueue(func(q queue.Admin) error { _, err := q.Retry(t.Context(), 0, -1); return err })
+	s.withQueue(func(q queue.Admin) error {
+		_, err := q.Steer(t.Context(), queue.Steer{Op: queue.OpRetry, Limit: 10})
+		return err
+	})
 	s.drained()
 	h.got.exactly(t, 2)
 }

@@ -233,7 +233,7 @@ func TestReloadChangesRetries(t *testing.T) {
 		t.Errorf("before %v and %v, after %v and %v", before.Next, before.Expires, after.Next, after.Expires)
 	}
 	s.withQueue(func(q queue.Admin) error {
-		_, err := q.Retry(t.Context(), after.ID.Message, after.ID.N)
+		_, err := q.Steer(t.Context(), queue.Steer{Op: queue.OpRetry, Filter: queue.Filter{IDs: []string{after.ID.String()}}, Limit: 1})
 		return err
 	})
 	eventually(t, "it is tried every second", func() bool { return h.setBusy(true) >= 3 })

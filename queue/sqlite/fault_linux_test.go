@@ -183,7 +183,7 @@ func copyTree(t testing.TB, from, to string) {
 
 // kept checks what is there against what was promised.
 func (s *story) kept(store *Store) error {
-	rows, err := store.List(context.Background(), queue.EnvelopeID{}, 100)
+	rows, err := store.Find(context.Background(), queue.Query{Limit: 100})
 	if err != nil {
 		return err
 	}

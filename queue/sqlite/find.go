@@ -144,6 +144,9 @@ const lastTryText = "ifnull((SELECT max(a.at) FROM attempts a WHERE a.message = 
 
 // Find implements queue.Store.
 func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error) {
+	if err := s.health.check(); err != nil {
+		return nil, err
+	}
 	var w where
 	if err := w.filter(&q); err != nil {
 		return nil, err

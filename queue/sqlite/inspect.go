@@ -119,11 +119,6 @@ func ctxOnly(ctx context.Context, err error) error {
 	return ctx.Err()
 }
 
-// List implements queue.Store. It goes past what cannot be read.
-func (s *Inspection) List(ctx context.Context, after queue.EnvelopeID, limit int) ([]queue.Stored, error) {
-	return past(ctx, after, func(from queue.EnvelopeID) ([]queue.Stored, error) { return s.Store.List(ctx, from, limit) })
-}
-
 // Find implements queue.Store. It goes past what cannot be read.
 func (s *Inspection) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error) {
 	return past(ctx, q.After, func(from queue.EnvelopeID) ([]queue.Stored, error) {

@@ -125,8 +125,8 @@ func TestCheckAtStart(t *testing.T) {
 	if err := s.Writable(); !errors.Is(err, queue.ErrBroken) || !errors.Is(err, queue.ErrCorrupt) {
 		t.Errorf("damage was read, and the store is %v", err)
 	}
-	if _, err := s.List(t.Context(), queue.EnvelopeID{}, 1); !errors.Is(err, queue.ErrBroken) {
-		t.Errorf("List: %v", err)
+	if _, err := s.Find(t.Context(), queue.Query{Limit: 1}); !errors.Is(err, queue.ErrBroken) {
+		t.Errorf("Find: %v", err)
 	}
 	if err := s.Apply(t.Context(), []*queue.Change{put(300, "d")}); !errors.Is(err, queue.ErrBroken) {
 		t.Errorf("Apply: %v", err)

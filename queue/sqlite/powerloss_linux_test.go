@@ -201,7 +201,7 @@ func promisesKept(dir string, said []promise, after int) error {
 		return err
 	}
 	defer store.Close()
-	rows, err := store.List(context.Background(), queue.EnvelopeID{}, 100)
+	rows, err := store.Find(context.Background(), queue.Query{Limit: 100})
 	if err != nil {
 		return err
 	}

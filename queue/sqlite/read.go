@@ -31,9 +31,9 @@ const (
 type reader struct {
 	health *health
 
-	due, dueAt, next, of, list, count, bodyOf, fileOf *sql.Stmt
-	holds, held, backlog                              *sql.Stmt
-	encodings, encoded, plain                         *sql.Stmt
+	due, dueAt, next, of, count, bodyOf, fileOf *sql.Stmt
+	holds, held, backlog                        *sql.Stmt
+	encodings, encoded, plain                   *sql.Stmt
 }
 
 func newReader(ctx context.Context, db *sql.DB, h *health) (*reader, error) {
@@ -46,7 +46,6 @@ func newReader(ctx context.Context, db *sql.DB, h *health) (*reader, error) {
 		{&r.dueAt, dueAtQuery},
 		{&r.next, nextQuery},
 		{&r.of, "SELECT " + columns + from + "WHERE e.message = ? ORDER BY e.n"},
-		{&r.list, "SELECT " + columns + from + "WHERE (e.message, e.n) > (?, ?) ORDER BY e.message, e.n LIMIT ?"},
 		{&r.count, "SELECT (SELECT count(*) FROM messages), (SELECT count(*) FROM envelopes)"},
 		{&r.bodyOf, "SELECT size, checksum, file, body, encoding FROM messages WHERE id = ?"},
 		{&r.holds, "SELECT id, kind, value, reason, created FROM holds ORDER BY id"},
@@ -69,7 +68,7 @@ func newReader(ctx context.Context, db *sql.DB, h *health) (*reader, error) {
 
 func (r *reader) close() error {
 	var errs []error
-	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.list, r.count, r.bodyOf, r.fileOf, r.holds, r.held, r.backlog, r.encodings, r.encoded, r.plain} {
+	for _, s := range []*sql.Stmt{r.due, r.dueAt, r.next, r.of, r.count, r.bodyOf, r.fileOf, r.holds, r.held, r.backlog, r.encodings, r.encoded, r.plain} {
 		errs = append(errs, s.Close())
 	}
 	return errors.Join(errs...)
@@ -100,11 +99,6 @@ func (s *Store) Next(ctx context.Context, l queue.Lane, t time.Time) (time.Time,
 // Envelopes implements queue.Store.
 func (s *Store) Envelopes(ctx context.Context, id queue.MessageID) ([]queue.Stored, error) {
 	return s.reads.stored(ctx, s.reads.of, int64(id))
-}
-
-// List implements queue.Store.
-func (s *Store) List(ctx context.Context, after queue.EnvelopeID, limit int) ([]queue.Stored, error) {
-	return s.reads.stored(ctx, s.reads.list, int64(after.Message), after.N, limit)
 }
 
 // Count implements queue.Store.

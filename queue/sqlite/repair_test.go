@@ -66,7 +66,7 @@ func inspected(t *testing.T, path string, why error) (n int) {
 	}
 	defer s.Close()
 	for after := (queue.EnvelopeID{}); ; {
-		rows, err := s.List(t.Context(), after, 50)
+		rows, err := s.Find(t.Context(), queue.Query{After: after, Limit: 50})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,7 +98,7 @@ func checkRepaired(t *testing.T, path string, r Report) {
 	if err != nil || m != r.Messages || e != r.Envelopes {
 		t.Errorf("repaired: %d messages, %d envelopes, %v", m, e, err)
 	}
-	rows, err := s.List(t.Context(), queue.EnvelopeID{}, 1000)
+	rows, err := s.Find(t.Context(), queue.Query{Limit: 1000})
 	if err != nil {
 		t.Fatal(err)
 	}
