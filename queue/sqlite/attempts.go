@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"tabard/queue"
@@ -28,19 +29,12 @@ func (w *writer) attempted(ctx context.Context, a *queue.PastAttempt) error {
 // Attempts implements queue.Store.
 func (s *Store) Attempts(ctx context.Context, id queue.MessageID) ([]queue.PastAttempt, error) {
 	rows, err := s.read.QueryContext(ctx, "SELECT n, number, at, remote, result, next FROM attempts WHERE message = ? ORDER BY n, number", int64(id))
-	if err != nil {
-		return nil, s.health.judge(err)
-	}
-	defer rows.Close()
-	var all []queue.PastAttempt
-	for rows.Next() {
+	all, err := collect(rows, err, func(rows *sql.Rows) (queue.PastAttempt, error) {
 		a := queue.PastAttempt{ID: queue.EnvelopeID{Message: id}}
 		var at, next int64
-		if err := rows.Scan(&a.ID.N, &a.Number, &at, &a.Remote, &a.Result, &next); err != nil {
-			return nil, s.health.judge(err)
-		}
+		err := rows.Scan(&a.ID.N, &a.Number, &at, &a.Remote, &a.Result, &next)
 		a.At, a.Next = time.UnixMilli(at), time.UnixMilli(next)
-		all = append(all, a)
-	}
-	return all, s.health.judge(rows.Err())
+		return a, err
+	})
+	return all, s.health.judge(err)
 }

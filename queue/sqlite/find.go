@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"strings"
@@ -154,25 +155,17 @@ func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error)
 	order := w.sorted(&q)
 	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", e.lease IS NOT NULL, "+lastTryText+from+"WHERE "+w.String()+" ORDER BY "+order+" LIMIT ?",
 		append(w.args, q.Limit)...)
-	if err != nil {
-		return nil, s.health.judge(err)
-	}
-	defer rows.Close()
-	var all []queue.Stored
 	messages := make(map[queue.MessageID]*queue.Message)
-	for rows.Next() {
+	all, err := collect(rows, err, func(rows *sql.Rows) (queue.Stored, error) {
 		var claimed bool
 		var lastTry int64
 		r, err := scan(rows, messages, &claimed, &lastTry)
-		if err != nil {
-			return nil, s.health.judge(err)
-		}
 		if r.Claimed = claimed; lastTry > 0 {
 			r.LastTry = time.UnixMilli(lastTry)
 		}
-		all = append(all, r)
-	}
-	return all, s.health.judge(rows.Err())
+		return r, err
+	})
+	return all, s.health.judge(err)
 }
 
 // Tally implements queue.Store.

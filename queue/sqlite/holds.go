@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"time"
 
 	"tabard/queue"
@@ -10,21 +11,14 @@ import (
 // Holds implements queue.Store.
 func (s *Store) Holds(ctx context.Context) ([]queue.Hold, error) {
 	rows, err := s.reads.holds.QueryContext(ctx)
-	if err != nil {
-		return nil, wrap(err)
-	}
-	defer rows.Close()
-	var all []queue.Hold
-	for rows.Next() {
+	all, err := collect(rows, err, func(rows *sql.Rows) (queue.Hold, error) {
 		var h queue.Hold
 		var created int64
-		if err := rows.Scan(&h.ID, &h.Kind, &h.Value, &h.Reason, &created); err != nil {
-			return nil, wrap(err)
-		}
+		err := rows.Scan(&h.ID, &h.Kind, &h.Value, &h.Reason, &created)
 		h.Created = time.UnixMilli(created)
-		all = append(all, h)
-	}
-	return all, wrap(rows.Err())
+		return h, err
+	})
+	return all, wrap(err)
 }
 
 // Held implements queue.Store.
@@ -48,19 +42,12 @@ func (s *Store) Held(ctx context.Context) (map[int64]int64, error) {
 // Backlog implements queue.Store.
 func (s *Store) Backlog(ctx context.Context, limit int) ([]queue.Backlog, error) {
 	rows, err := s.reads.backlog.QueryContext(ctx, limit)
-	if err != nil {
-		return nil, wrap(err)
-	}
-	defer rows.Close()
-	var all []queue.Backlog
-	for rows.Next() {
+	all, err := collect(rows, err, func(rows *sql.Rows) (queue.Backlog, error) {
 		var b queue.Backlog
 		var next int64
-		if err := rows.Scan(&b.Destination, &b.Action, &b.Waiting, &b.Held, &next, &b.LastError); err != nil {
-			return nil, wrap(err)
-		}
+		err := rows.Scan(&b.Destination, &b.Action, &b.Waiting, &b.Held, &next, &b.LastError)
 		b.Next = time.UnixMilli(next)
-		all = append(all, b)
-	}
-	return all, wrap(rows.Err())
+		return b, err
+	})
+	return all, wrap(err)
 }

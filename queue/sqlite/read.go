@@ -120,20 +120,9 @@ func (r *reader) stored(ctx context.Context, stmt *sql.Stmt, args ...any) ([]que
 		return nil, err
 	}
 	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, r.health.judge(err)
-	}
-	defer rows.Close()
-	var all []queue.Stored
 	messages := make(map[queue.MessageID]*queue.Message)
-	for rows.Next() {
-		s, err := scan(rows, messages)
-		if err != nil {
-			return nil, r.health.judge(err)
-		}
-		all = append(all, s)
-	}
-	return all, r.health.judge(rows.Err())
+	all, err := collect(rows, err, func(rows *sql.Rows) (queue.Stored, error) { return scan(rows, messages) })
+	return all, r.health.judge(err)
 }
 
 // scan reads one row, with more columns at its end; envelopes of one message share

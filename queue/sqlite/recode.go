@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -42,23 +43,17 @@ func (s *Store) Encodings(ctx context.Context) ([]queue.EncodingCount, error) {
 		return nil, err
 	}
 	rows, err := s.reads.encodings.QueryContext(ctx)
-	if err != nil {
-		return nil, wrap(err)
-	}
-	defer rows.Close()
-	var counts []queue.EncodingCount
-	for rows.Next() {
-		var n queue.EncodingCount
-		if err := rows.Scan(&n.Encoding, &n.Messages); err != nil {
-			return nil, wrap(err)
-		}
-		counts = append(counts, n)
+	counts, err := collect(rows, err, func(rows *sql.Rows) (n queue.EncodingCount, err error) {
+		err = rows.Scan(&n.Encoding, &n.Messages)
+		return n, err
+	})
+	for _, n := range counts {
 		all -= n.Messages
 	}
 	if all > 0 { // the two counts are not of the same instant
 		counts = append(counts, queue.EncodingCount{Messages: all})
 	}
-	return counts, wrap(rows.Err())
+	return counts, wrap(err)
 }
 
 // Recode implements queue.CodedStore.
@@ -90,19 +85,11 @@ func (s *Store) stored(ctx context.Context, e bodycode.Encoding, after queue.Mes
 		stmt, args = s.reads.encoded, append([]any{string(e)}, args...)
 	}
 	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, wrap(err)
-	}
-	defer rows.Close()
-	var ids []queue.MessageID
-	for rows.Next() {
-		var id queue.MessageID
-		if err := rows.Scan(&id); err != nil {
-			return nil, wrap(err)
-		}
-		ids = append(ids, id)
-	}
-	return ids, wrap(rows.Err())
+	ids, err := collect(rows, err, func(rows *sql.Rows) (id queue.MessageID, err error) {
+		err = rows.Scan(&id)
+		return id, err
+	})
+	return ids, wrap(err)
 }
 
 // recode makes the present form of one body, which has size bytes.

@@ -138,19 +138,10 @@ func (r *repair) save(ctx context.Context) error {
 func (r *repair) tables(ctx context.Context) ([]copied, error) {
 	rows, err := r.new.QueryContext(ctx, `SELECT t.name, coalesce((SELECT c.name FROM pragma_table_info(t.name) c WHERE c.pk = 1 AND c.type = 'INTEGER'), 'rowid')
 		FROM sqlite_schema t WHERE t.type = 'table' AND t.name NOT LIKE 'sqlite\_%' ESCAPE '\' AND t.name NOT LIKE 'tabard\_%' ESCAPE '\' ORDER BY t.rowid`)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var all []copied
-	for rows.Next() {
-		var t copied
-		if err := rows.Scan(&t.table, &t.key); err != nil {
-			return nil, err
-		}
-		all = append(all, t)
-	}
-	return all, rows.Err()
+	return collect(rows, err, func(rows *sql.Rows) (t copied, err error) {
+		err = rows.Scan(&t.table, &t.key)
+		return t, err
+	})
 }
 
 // tidy takes out what is of no use alone, and says what that was.
@@ -310,22 +301,18 @@ func columnsOf(ctx context.Context, table string, dbs ...*sql.DB) ([]string, err
 	var names []string
 	for _, db := range dbs {
 		rows, err := db.QueryContext(ctx, "SELECT name FROM pragma_table_info(?)", table)
+		has, err := collect(rows, err, func(rows *sql.Rows) (name string, err error) {
+			err = rows.Scan(&name)
+			return name, err
+		})
 		if err != nil {
 			return nil, err
 		}
 		names = names[:0]
-		for rows.Next() {
-			var name string
-			if err := errors.Join(rows.Scan(&name)); err != nil {
-				rows.Close()
-				return nil, err
-			}
+		for _, name := range has {
 			if seen[name]++; seen[name] == len(dbs) {
 				names = append(names, name)
 			}
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return nil, err
 		}
 	}
 	return names, nil
