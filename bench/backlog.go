@@ -67,11 +67,7 @@ func (b *backlog) run(ctx context.Context, i, waiting int, sink *sink) error {
 	if err != nil {
 		return err
 	}
-	err = b.measure(ctx, t, waiting, sink)
-	if stopped := t.stop(); err == nil {
-		err = stopped
-	}
-	return err
+	return t.during(func() error { return b.measure(ctx, t, waiting, sink) })
 }
 
 // fill writes what waits, due in an hour at the earliest.

@@ -44,11 +44,7 @@ func benchLarge(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	err = s.large(ctx, t, sink, sessions)
-	if stopped := t.stop(); err == nil {
-		err = stopped
-	}
-	return err
+	return t.during(func() error { return s.large(ctx, t, sink, sessions) })
 }
 
 func (s *settings) large(ctx context.Context, t *target, sink *sink, sessions int) error {

@@ -27,6 +27,15 @@ type target struct {
 	begun time.Time // when it was started
 }
 
+// during runs f and stops the server.
+func (t *target) during(f func() error) error {
+	err := f()
+	if stopped := t.stop(); err == nil && stopped != nil {
+		err = fmt.Errorf("stop: %w", stopped)
+	}
+	return err
+}
+
 // freeAddr returns a loopback address that nothing listens on.
 func freeAddr() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")

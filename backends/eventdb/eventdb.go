@@ -14,25 +14,15 @@ import (
 
 	_ "modernc.org/sqlite" // the driver
 
+	"tabard/backends/provision"
 	"tabard/internal/eventlog"
 	"tabard/migrations"
 )
 
-// Source says where the database is. Exactly one is set.
-type Source struct {
-	Path     string // of an SQLite database
-	Conninfo string // URL or libpq string of a PostgreSQL one; may hold a password
-}
+// Source says where the database is: where one of our own schema may be.
+type Source = provision.Source
 
-// String leaves passwords out.
-func (s Source) String() string {
-	if s.Conninfo != "" {
-		return "PostgreSQL"
-	}
-	return s.Path
-}
-
-func (s Source) dialect() dialect {
+func dialectOf(s Source) dialect {
 	if s.Conninfo != "" {
 		return migrations.Postgres
 	}
@@ -58,7 +48,7 @@ var _ eventlog.Store = (*DB)(nil)
 var errMissing = errors.New("there is no such database: run tabard migrate to make it")
 
 // New returns the database behind a source. Nothing is opened yet.
-func New(src Source) *DB { return &DB{src: src, d: src.dialect()} }
+func New(src Source) *DB { return &DB{src: src, d: dialectOf(src)} }
 
 // Open opens a database whose schema is there and current.
 func Open(ctx context.Context, src Source) (*DB, error) {

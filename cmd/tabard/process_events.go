@@ -27,7 +27,7 @@ func eventTable(cfg *config.Config) (string, eventdb.Source, error) {
 		case !own:
 			return "", eventdb.Source{}, exitf(exConfig, "%s: log sql <%s>: the event log needs a table on SQLite or PostgreSQL with Tabard's own schema, declared at %s", cfg.Where["log sql"], t.Name, t.Pos)
 		}
-		return name, eventdb.Source{Path: src.Path, Conninfo: src.Conninfo}, nil
+		return name, src, nil
 	}
 	return "", eventdb.Source{}, nil
 }

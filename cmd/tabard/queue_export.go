@@ -61,7 +61,7 @@ removed, and what it held is as before.
 The file has the text of the mail: keep it as you would keep the queue.
 
 ` + filterHelp,
-		Example: `  tabard queue export --all --remove /root/queue.tar
+		Example: `  tabard queue export --all --remove queue.tar
   tabard queue export --domain example.org - | ssh new.example.org tabard queue import -`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -76,7 +76,21 @@ Without any word it lists the holds, and how many envelopes are kept back by eac
 
 `+holdHelp, &h.steering, h.addFlags)
 	cmd.Flags().StringVar(&h.s.Reason, "reason", "", "`text` for whoever wonders")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	cmd.RunE = h.runner(g, func(ctx context.Context, cmd *cobra.Command, q queue.Admin, what holdFlags) error {
+		if what.none() {
+			if h.s.Reason != "" {
+				return exitf(exUsage, "say what: --destination, --sender, --rule, filters or ids")
+			}
+			return g.printHolds(ctx, cmd, q)
+		}
+		return what.each(func(kind queue.HoldKind, value string) error { return beginHold(ctx, cmd, q, kind, value, h.s.Reason) })
+	})
+	return cmd
+}
+
+// runner makes what a command does: f with standing holds, or steering with envelopes.
+func (h *holding) runner(g *globals, f func(context.Context, *cobra.Command, queue.Admin, holdFlags) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
 		what, standing, err := h.standing(cmd, args)
 		switch {
 		case err != nil:
@@ -84,17 +98,8 @@ Without any word it lists the holds, and how many envelopes are kept back by eac
 		case !standing:
 			return g.runSteering(cmd, &h.steering, args)
 		}
-		return g.withQueue(func(ctx context.Context, q queue.Admin) error {
-			if what.none() {
-				if h.s.Reason != "" {
-					return exitf(exUsage, "say what: --destination, --sender, --rule, filters or ids")
-				}
-				return g.printHolds(ctx, cmd, q)
-			}
-			return what.each(func(kind queue.HoldKind, value string) error { return beginHold(ctx, cmd, q, kind, value, h.s.Reason) })
-		})
+		return g.withQueue(func(ctx context.Context, q queue.Admin) error { return f(ctx, cmd, q, what) })
 	}
-	return cmd
 }
 
 func (g *globals) printHolds(ctx context.Context, cmd *cobra.Command, q queue.Admin) error {
@@ -115,17 +120,8 @@ func (g *globals) queueRelease() *cobra.Command {
 once. Of envelopes it releases those that were held one by one; --all means all of these.
 
 `+holdHelp, &h.steering, h.addFlags)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		what, standing, err := h.standing(cmd, args)
-		switch {
-		case err != nil:
-			return err
-		case !standing:
-			return g.runSteering(cmd, &h.steering, args)
-		}
-		return g.withQueue(func(ctx context.Context, q queue.Admin) error {
-			return what.each(func(kind queue.HoldKind, value string) error { return release(ctx, cmd, q, kind, value) })
-		})
-	}
+	cmd.RunE = h.runner(g, func(ctx context.Context, cmd *cobra.Command, q queue.Admin, what holdFlags) error {
+		return what.each(func(kind queue.HoldKind, value string) error { return release(ctx, cmd, q, kind, value) })
+	})
 	return cmd
 }

@@ -94,7 +94,7 @@ func Start(ctx context.Context, addresses ...string) (*Server, error) {
 }
 
 func (s *Server) start(ctx context.Context, addresses []string) (err error) {
-	if err := s.makeShim(ctx); err != nil {
+	if err := unpacked.Compile(ctx, shim, s.path("shim.so")); err != nil {
 		return err
 	}
 	// A port that was free a moment ago may be taken when Dovecot binds it.
@@ -117,15 +117,6 @@ func (s *Server) start(ctx context.Context, addresses []string) (err error) {
 		}
 	}
 	return err
-}
-
-func (s *Server) makeShim(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-x", "c", "-o", s.path("shim.so"), "-", "-ldl")
-	cmd.Stdin = strings.NewReader(shim)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("gcc: %w\n%s", err, out)
-	}
-	return nil
 }
 
 func (s *Server) path(name string) string { return filepath.Join(s.dir, name) }

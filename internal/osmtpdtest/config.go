@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -39,12 +38,7 @@ const shimFile = "/shim.so"
 
 // makeShim compiles the library.
 func (s *Server) makeShim(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-x", "c", "-o", filepath.Join(s.root(), shimFile), "-", "-ldl")
-	cmd.Stdin = strings.NewReader(shim)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("gcc: %w\n%s", err, out)
-	}
-	return nil
+	return unpacked.Compile(ctx, shim, filepath.Join(s.root(), shimFile))
 }
 
 // makeRoot makes the directories with the owners and modes that OpenSMTPD

@@ -1,8 +1,11 @@
 package unpacked
 
 import (
+	"context"
+	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"time"
 )
@@ -81,4 +84,14 @@ func LogText(logFile string) string {
 		return err.Error()
 	}
 	return string(text)
+}
+
+// Compile makes a shared library of a C source, to be preloaded.
+func Compile(ctx context.Context, source, library string) error {
+	cmd := exec.CommandContext(ctx, "gcc", "-shared", "-fPIC", "-O2", "-x", "c", "-o", library, "-", "-ldl")
+	cmd.Stdin = strings.NewReader(source)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("gcc: %w\n%s", err, out)
+	}
+	return nil
 }
