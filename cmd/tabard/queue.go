@@ -32,22 +32,32 @@ func newQueue(g *globals) *cobra.Command {
 
 // withQueue talks to the running server's queue.
 func (g *globals) withQueue(f func(context.Context, queue.Admin) error) error {
-	c, err := g.dialControl()
+	ctx := context.Background()
+	client, err := g.dialQueue(ctx)
 	if err != nil {
 		return err
 	}
-	ctx := context.Background()
-	conn, err := c.Connect(ctx, procQueue)
-	if err != nil {
-		return withCode(exUnavailable, err)
-	}
-	client := rpc.NewClient(conn)
 	defer func() { _ = client.Close() }()
 	q := queue.NewRemoteAdmin(patient{client})
 	if st, err := q.Stats(ctx); err == nil && st.Fault != "" {
 		_, _ = fmt.Fprintf(os.Stderr, "tabard: what can be read of a queue that is out of order: %s\n", st.Fault)
 	}
 	return withCode(exUnavailable, f(ctx, q))
+}
+
+// dialQueue reaches the running server's queue, within toolTimeout.
+func (g *globals) dialQueue(ctx context.Context) (*rpc.Client, error) {
+	c, err := g.dialControl()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, toolTimeout)
+	defer cancel()
+	conn, err := c.Connect(ctx, procQueue)
+	if err != nil {
+		return nil, withCode(exUnavailable, err)
+	}
+	return rpc.NewClient(conn), nil
 }
 
 // patient bounds each call: work on a large queue takes many of them.

@@ -204,22 +204,6 @@ func (x *exporting) hold(ctx context.Context, list []queue.Exported) error {
 	}
 }
 
-// eachSteered does one thing to all that a filter chooses.
-func eachSteered(ctx context.Context, q queue.Admin, s queue.Steer, done func(queue.Steered)) error {
-	for s.Limit = queuePage; ; {
-		out, err := q.Steer(ctx, s)
-		if err != nil {
-			return err
-		}
-		if done != nil {
-			done(out)
-		}
-		if s.After = out.Last; !out.More {
-			return nil
-		}
-	}
-}
-
 // page collects the envelopes of each message.
 func (x *exporting) page(ctx context.Context, page *queue.ExportPage) error {
 	messages := page.Messages

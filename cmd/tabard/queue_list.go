@@ -87,15 +87,23 @@ func fieldNames() []string {
 
 // parseIDs checks the ids that are arguments.
 func parseIDs(args []string) ([]string, error) {
-	for _, a := range args {
-		if _, _, err := queue.ParseID(a); err != nil {
-			return nil, withCode(exUsage, err)
-		}
+	if err := checkIDs(args); err != nil {
+		return nil, err
 	}
 	if len(args) > queue.MaxFilterIDs {
 		return nil, exitf(exUsage, "%d ids; %d are taken at once", len(args), queue.MaxFilterIDs)
 	}
 	return args, nil
+}
+
+// checkIDs refuses what is no id of a message or of an envelope.
+func checkIDs(args []string) error {
+	for _, a := range args {
+		if _, _, err := queue.ParseID(a); err != nil {
+			return withCode(exUsage, err)
+		}
+	}
+	return nil
 }
 
 // eachListed calls f with page after page of what a filter chooses.

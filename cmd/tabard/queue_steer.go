@@ -111,10 +111,8 @@ func (g *globals) runSteering(cmd *cobra.Command, st *steering, args []string) e
 	case !st.all && len(args) == 0 && st.what.none(cmd):
 		return exitf(exUsage, "say which: ids, filters or --all")
 	}
-	for _, a := range args {
-		if _, _, err := queue.ParseID(a); err != nil {
-			return withCode(exUsage, err)
-		}
+	if err := checkIDs(args); err != nil {
+		return err
 	}
 	return g.withQueue(func(ctx context.Context, q queue.Admin) error { return g.steer(ctx, cmd, q, st, f, args) })
 }
@@ -171,13 +169,9 @@ func (st *steering) pages(ctx context.Context, cmd *cobra.Command, q queue.Admin
 	if st.json { // the totals say it
 		columns.w = io.Discard
 	}
-	s := st.s
-	s.Filter, s.Limit = f, queuePage
-	for seen := 0; ; {
-		out, err := q.Steer(ctx, s)
-		if err != nil {
-			return err
-		}
+	s, seen := st.s, 0
+	s.Filter = f
+	return eachSteered(ctx, q, s, func(out queue.Steered) {
 		st.totals.Changed += out.Count
 		st.totals.Refused = append(st.totals.Refused, out.Refused...)
 		var rows [][]string
@@ -190,6 +184,20 @@ func (st *steering) pages(ctx context.Context, cmd *cobra.Command, q queue.Admin
 		columns.print(rows)
 		seen += out.Count + len(out.Refused)
 		bar.show(fmt.Sprintf("%s %d of %d envelopes", barOf(float64(seen)/float64(max(1, t.Envelopes))), seen, t.Envelopes))
+	})
+}
+
+// eachSteered does one thing to all that a filter chooses, page by page. done, if there
+// is one, is told of each.
+func eachSteered(ctx context.Context, q queue.Admin, s queue.Steer, done func(queue.Steered)) error {
+	for s.Limit = queuePage; ; {
+		out, err := q.Steer(ctx, s)
+		if err != nil {
+			return err
+		}
+		if done != nil {
+			done(out)
+		}
 		if s.After = out.Last; !out.More {
 			return nil
 		}

@@ -15,7 +15,6 @@ import (
 
 	"tabard/internal/bodycode"
 	"tabard/internal/config"
-	"tabard/internal/rpc"
 	"tabard/internal/sealing"
 	"tabard/lookup"
 	"tabard/queue"
@@ -149,17 +148,10 @@ func (g *globals) encryptNewKey() *cobra.Command {
 // withBodies talks to the running server's queue about how it stores bodies. It takes
 // as long as that takes.
 func (g *globals) withBodies(ctx context.Context, f func(queue.BodyAdmin) error) error {
-	c, err := g.dialControl()
+	client, err := g.dialQueue(ctx)
 	if err != nil {
 		return err
 	}
-	dial, cancel := context.WithTimeout(ctx, toolTimeout)
-	defer cancel()
-	conn, err := c.Connect(dial, procQueue)
-	if err != nil {
-		return withCode(exUnavailable, err)
-	}
-	client := rpc.NewClient(conn)
 	defer func() { _ = client.Close() }()
 	return withCode(exUnavailable, f(queue.NewRemoteBodies(client)))
 }
