@@ -7,12 +7,9 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"net/url"
 	"os"
 	"strings"
 	"sync"
-
-	_ "modernc.org/sqlite" // the driver
 
 	"tabard/backends/provision"
 	"tabard/internal/eventlog"
@@ -146,13 +143,7 @@ func (d *DB) open() (*sql.DB, error) {
 // openSQLite opens a file that is there. A log that loses its last second when the
 // power fails is worth less than the disk's time, so commits are not synced one by one.
 func openSQLite(path string) (*sql.DB, error) {
-	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
-	v := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}
-	for _, p := range []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(NORMAL)", "trusted_schema(0)"} {
-		v.Add("_pragma", p)
-	}
-	u.RawQuery = v.Encode()
-	db, err := sql.Open("sqlite", u.String())
+	db, err := provision.OpenSQLite(path, "synchronous(NORMAL)")
 	if err != nil {
 		return nil, err
 	}

@@ -58,9 +58,15 @@ func Open(ctx context.Context, s Source) (*DB, error) {
 }
 
 func openSQLite(path string) (*sql.DB, error) {
+	return OpenSQLite(path, "synchronous(FULL)", "secure_delete(1)")
+}
+
+// OpenSQLite opens a file that is there for reading and writing, with pragmas beside
+// those that every database with our own schema has.
+func OpenSQLite(path string, pragmas ...string) (*sql.DB, error) {
 	u := url.URL{Scheme: "file", Opaque: (&url.URL{Path: path}).EscapedPath()}
 	v := url.Values{"mode": {"rw"}, "_txlock": {"immediate"}}
-	for _, p := range []string{"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "trusted_schema(0)", "secure_delete(1)"} {
+	for _, p := range append([]string{"busy_timeout(10000)", "journal_mode(WAL)", "trusted_schema(0)"}, pragmas...) {
 		v.Add("_pragma", p)
 	}
 	u.RawQuery = v.Encode()
