@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -13,19 +12,6 @@ import (
 	"tabard/internal/rpc"
 	"tabard/queue"
 )
-
-func (r *rig) remoteAdmin() queue.Admin {
-	c, _ := connect(r.t.(*testing.T), func(ctx context.Context, conn net.Conn) error {
-		srv := rpc.NewServer()
-		release, err := queue.RegisterAdmin(srv, r)
-		if err != nil {
-			return err
-		}
-		defer release()
-		return srv.Serve(ctx, conn)
-	})
-	return queue.NewRemoteAdmin(c)
-}
 
 // exported is an export of all, as one Import of each message.
 func exported(t *testing.T, a queue.Admin) []queue.Import {
@@ -75,12 +61,12 @@ func TestImport(t *testing.T) {
 	t.Parallel()
 	rcpts := numbered("n%d@y.example", 700)
 	from, _ := deferred(t, rcpts...)
-	in := exported(t, from.remoteAdmin())[0]
+	in := exported(t, from.admin())[0]
 	if len(in.Envelopes) != len(rcpts) || in.Envelopes[0].Attempts != 1 || !strings.Contains(in.Envelopes[0].Outcome, "later") {
 		t.Fatalf("%d envelopes, first %+v", len(in.Envelopes), in.Envelopes[0])
 	}
 	to := start(t, queue.Options{})
-	admin := to.remoteAdmin()
+	admin := to.admin()
 	part := in
 	part.Envelopes, part.Exported, part.Export = in.Envelopes[:600], time.Now().Add(-2*time.Hour), "part"
 	if n, known, err := imports(admin, part, text); n != 600 || known != "" || err != nil {
@@ -189,7 +175,7 @@ func TestSorted(t *testing.T) {
 		}
 		done(t, w, takeOne(t, w), queue.Result{Outcome: queue.Deferred, Text: "later"})
 	}
-	admin := r.remoteAdmin()
+	admin := r.admin()
 	for _, tt := range []struct {
 		by   queue.SortKey
 		want string

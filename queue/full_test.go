@@ -160,14 +160,8 @@ func TestResultsOutliveAFailingStore(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &failing{Store: store}
-	r := &rig{t: t, local: &local{}}
-	if r.Queue, err = queue.New(t.Context(), f, r.local, queue.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer r.Close()
-	defer cancel()
-	go r.Run(ctx)
+	r := openOn(t, f, queue.Options{}, &local{})
+	ctx := t.Context()
 	r.enqueue(message("a@x.example", "b@y.example", "c@z.example"), text)
 	w := r.relayer()
 	one, two := takeOne(t, w), takeOne(t, w)

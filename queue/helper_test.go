@@ -136,7 +136,16 @@ func open(t testing.TB, path string, o queue.Options, l *local) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, path: path, local: l, log: &logBuffer{}}
+	r := openOn(t, store, o, l)
+	r.path = path
+	return r
+}
+
+// openOn runs a queue on a store.
+func openOn(t testing.TB, store queue.Store, o queue.Options, l *local) *rig {
+	t.Helper()
+	var err error
+	r := &rig{t: t, local: l, log: &logBuffer{}}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -298,14 +298,8 @@ func TestHoldAfterFailure(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &failing{Store: store}
-	r := &rig{t: t, local: &local{}}
-	if r.Queue, err = queue.New(t.Context(), f, r.local, queue.Options{}); err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	defer r.Close()
-	defer cancel()
-	go r.Run(ctx)
+	r := openOn(t, f, queue.Options{}, &local{})
+	ctx := t.Context()
 	f.after.Store(true)
 	if _, err := r.Hold(ctx, queue.Hold{Kind: queue.HoldDestination, Value: "y.example"}); !errors.Is(err, errBroken) {
 		t.Errorf("Hold: %v", err)

@@ -241,16 +241,7 @@ func TestWriterLimits(t *testing.T) {
 
 func TestRemoteAdmin(t *testing.T) {
 	r := start(t, queue.Options{})
-	c, _ := connect(t, func(ctx context.Context, conn net.Conn) error {
-		srv := rpc.NewServer()
-		release, err := queue.RegisterAdmin(srv, r)
-		if err != nil {
-			return err
-		}
-		defer release()
-		return srv.Serve(ctx, conn)
-	})
-	admin := queue.NewRemoteAdmin(c)
+	admin := r.admin()
 	rcpts := numbered("n%d@"+strings.Repeat("long.", 40)+"example", 4000)
 	r.enqueue(message("a@x.example", rcpts...), text)
 	var n int
