@@ -21,13 +21,14 @@ func (d dialect) rows() int {
 	return 200
 }
 
-// insert returns the statement that adds events of one kind.
-func (d dialect) insert(k eventlog.Kind, list []eventlog.Event) (query string, args []any) {
-	head := "INSERT INTO " + tableOf(k) + " (" + columnsOf(k) + ") "
+// insert returns the statement that adds events of one kind, which come with a batch.
+func (d dialect) insert(k eventlog.Kind, list []eventlog.Event, batch int64) (query string, args []any) {
+	head := "INSERT INTO " + tableOf(k) + " (" + columnsOf(k) + ", batch) "
 	const tail = " ON CONFLICT DO NOTHING"
 	if d == migrations.Postgres {
 		text, args := unnest(list)
-		return head + "SELECT * FROM unnest(" + text + ")" + tail, args
+		args = append(args, batch)
+		return head + "SELECT *, $" + strconv.Itoa(len(args)) + "::bigint FROM unnest(" + text + ")" + tail, args
 	}
 	var b strings.Builder
 	b.WriteString(head + "VALUES ")
@@ -36,7 +37,7 @@ func (d dialect) insert(k eventlog.Kind, list []eventlog.Event) (query string, a
 		if i > 0 {
 			b.WriteByte(',')
 		}
-		b.WriteString("(?" + strings.Repeat(",?", len(fields)-1) + ")")
+		b.WriteString("(" + strings.Repeat("?,", len(fields)) + "?)")
 		for _, f := range fields {
 			switch v := f.Value.(type) {
 			case *string:
@@ -47,6 +48,7 @@ func (d dialect) insert(k eventlog.Kind, list []eventlog.Event) (query string, a
 				args = append(args, d.time(*v))
 			}
 		}
+		args = append(args, batch)
 	}
 	return b.String() + tail, args
 }

@@ -10,6 +10,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"time"
 
 	"tabard/backends/provision"
 	"tabard/internal/eventlog"
@@ -184,11 +185,23 @@ func (d *DB) insert(ctx context.Context, db *sql.DB, b *eventlog.Batch) (fresh i
 		return 0, err
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if fresh, err = d.d.add(ctx, tx, b); err != nil || fresh == 0 {
+		return 0, err // a batch that brings nothing leaves no trace
+	}
+	return fresh, tx.Commit()
+}
+
+// add adds the rows of a batch, and one about it.
+func (d dialect) add(ctx context.Context, tx *sql.Tx, b *eventlog.Batch) (fresh int64, err error) {
+	id, err := d.begin(ctx, tx, b)
+	if err != nil {
+		return 0, fmt.Errorf("log_batches: %w", err)
+	}
 	for _, k := range eventlog.Kinds() {
 		list := b.Of(k)
 		for len(list) > 0 {
-			n := min(len(list), d.d.rows())
-			query, args := d.d.insert(k, list[:n])
+			n := min(len(list), d.rows())
+			query, args := d.insert(k, list[:n], id)
 			r, err := tx.ExecContext(ctx, query, args...)
 			if err != nil {
 				return 0, fmt.Errorf("%s: %w", tableOf(k), err)
@@ -201,7 +214,30 @@ func (d *DB) insert(ctx context.Context, db *sql.DB, b *eventlog.Batch) (fresh i
 			list = list[n:]
 		}
 	}
-	return fresh, tx.Commit()
+	return fresh, nil
+}
+
+// begin gives a batch its number.
+func (d dialect) begin(ctx context.Context, tx *sql.Tx, b *eventlog.Batch) (id int64, err error) {
+	var since, until time.Time
+	for _, k := range eventlog.Kinds() {
+		for _, e := range b.Of(k) {
+			at := e.Common().At
+			if since.IsZero() || at.Before(since) {
+				since = at
+			}
+			if at.After(until) {
+				until = at
+			}
+		}
+	}
+	query, args := "INSERT INTO log_batches (since, until) VALUES ($1, $2) RETURNING id", []any{since, until}
+	if d == migrations.SQLite {
+		query = "INSERT INTO log_batches (written, since, until) VALUES (?, ?, ?) RETURNING id"
+		args = []any{time.Now().UnixMilli(), since.UnixMilli(), until.UnixMilli()}
+	}
+	err = tx.QueryRowContext(ctx, query, args...).Scan(&id)
+	return id, err
 }
 
 // tableOf is the table of a kind's events.

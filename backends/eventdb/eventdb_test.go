@@ -22,16 +22,21 @@ func onBoth(t *testing.T, f func(t *testing.T, src Source)) {
 	t.Parallel()
 	t.Run("sqlite", func(t *testing.T) {
 		t.Parallel()
-		path := filepath.Join(t.TempDir(), "log.db")
-		if err := os.WriteFile(path, nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		f(t, Source{Path: path})
+		f(t, Source{Path: emptyFile(t)})
 	})
 	t.Run("postgres", func(t *testing.T) {
 		t.Parallel()
 		f(t, Source{Conninfo: pgtest.Database(t)})
 	})
+}
+
+func emptyFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "log.db")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 func opened(t *testing.T, src Source) *DB {

@@ -31,8 +31,11 @@ func (d *DB) Prune(ctx context.Context, k Keep, now time.Time) (deleted int64, e
 	if err != nil {
 		return 0, fmt.Errorf("event log: %w", err)
 	}
-	if have, _, err := migrations.Status(ctx, db, string(d.d), migrations.EventLog); err != nil || have == 0 {
-		return 0, err
+	if have, want, err := migrations.Status(ctx, db, string(d.d), migrations.EventLog); err != nil || have < want {
+		return 0, err // who writes next raises it
+	}
+	if err := d.forgetBatches(ctx, db, now.Add(-keepBatches)); err != nil {
+		return 0, fmt.Errorf("event log: %w", err)
 	}
 	if k.Age > 0 {
 		if deleted, err = d.deleteBefore(ctx, db, now.Add(-k.Age)); err != nil {
@@ -44,6 +47,16 @@ func (d *DB) Prune(ctx context.Context, k Keep, now time.Time) (deleted int64, e
 		return deleted + n, err
 	}
 	return deleted, nil
+}
+
+// keepBatches is how long who follows the log may be held up without missing anything.
+const keepBatches = 7 * 24 * time.Hour
+
+// forgetBatches deletes the order in which events came, of those before a time.
+func (d *DB) forgetBatches(ctx context.Context, db *sql.DB, cut time.Time) error {
+	query := d.d.text(fmt.Sprintf("DELETE FROM log_batches WHERE id IN (SELECT id FROM log_batches WHERE written < ? ORDER BY written LIMIT %d)", pruneRows))
+	_, err := d.deleteSteps(ctx, db, query, d.d.time(cut))
+	return err
 }
 
 // pruneSize deletes the oldest part of the log, and again, until it is small enough.
@@ -77,26 +90,31 @@ func (d *DB) deleteBefore(ctx context.Context, db *sql.DB, cut time.Time) (delet
 	for _, k := range eventlog.Kinds() {
 		table := tableOf(k)
 		query := d.d.text(fmt.Sprintf("DELETE FROM %s WHERE (at, key) IN (SELECT at, key FROM %s WHERE at < ? ORDER BY at, key LIMIT %d)", table, table, pruneRows))
-		for {
-			r, err := db.ExecContext(ctx, query, d.d.time(cut))
-			if err != nil {
-				return deleted, err
-			}
-			n, err := r.RowsAffected()
-			if deleted += n; err != nil {
-				return deleted, err
-			}
-			if n < pruneRows {
-				break
-			}
-			select {
-			case <-ctx.Done():
-				return deleted, ctx.Err()
-			case <-time.After(prunePause):
-			}
+		n, err := d.deleteSteps(ctx, db, query, d.d.time(cut))
+		if deleted += n; err != nil {
+			return deleted, err
 		}
 	}
 	return deleted, nil
+}
+
+// deleteSteps runs a statement that deletes up to pruneRows until it finds fewer.
+func (d *DB) deleteSteps(ctx context.Context, db *sql.DB, query string, args ...any) (deleted int64, err error) {
+	for {
+		r, err := db.ExecContext(ctx, query, args...)
+		if err != nil {
+			return deleted, err
+		}
+		n, err := r.RowsAffected()
+		if deleted += n; err != nil || n < pruneRows {
+			return deleted, err
+		}
+		select {
+		case <-ctx.Done():
+			return deleted, ctx.Err()
+		case <-time.After(prunePause):
+		}
+	}
 }
 
 // oldest returns the time of the oldest event, or errEmpty.

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,10 @@ type Query struct {
 	Text string
 	// Newest is how many events there are at most: the newest. 0: all.
 	Newest int
+	// Upto leaves out what came after a mark.
+	Upto *Mark
+
+	batches []batch // only what came with these
 }
 
 const (
@@ -236,6 +241,12 @@ func (d *DB) where(k eventlog.Kind, q *Query, ids *related) []clause {
 	if q.Text != "" {
 		byText(&c, k, q.Text)
 	}
+	if q.Upto != nil {
+		d.d.upto(&c, q.Upto)
+	}
+	if len(q.batches) > 0 {
+		d.d.inBatches(&c, q.batches, q.related())
+	}
 	all := []clause{c}
 	if ids != nil {
 		all = cross(all, ids.conditions(k))
@@ -248,6 +259,9 @@ func (d *DB) where(k eventlog.Kind, q *Query, ids *related) []clause {
 	}
 	return all
 }
+
+// related reports whether an event may meet the query because of others.
+func (q *Query) related() bool { return q.ID != "" || q.Address != "" || q.Domain != "" }
 
 // cross joins each condition with each of the others.
 func cross(all, with []clause) []clause {
@@ -326,9 +340,15 @@ type related struct {
 	envelope           string // of one of them, alone
 }
 
+// ours is an id of Tabard, or of an envelope of OpenSMTPD.
+var ours = regexp.MustCompile(`^[0-9a-fA-F]{16}(\.[0-9]+)?$`)
+
 // relate finds the messages and sessions that belong to an id.
 func (d *DB) relate(ctx context.Context, db *sql.DB, id string) (*related, error) {
 	id = strings.Trim(strings.TrimSpace(id), "<>")
+	if ours.MatchString(id) {
+		id = strings.ToLower(id)
+	}
 	r := &related{sessions: []string{id}, messages: []string{id}}
 	var err error
 	find := func(to *[]string, query string, args ...any) {
@@ -369,6 +389,31 @@ func (d *DB) relate(ctx context.Context, db *sql.DB, id string) (*related, error
 	slices.Sort(r.sessions)
 	r.sessions = slices.Compact(r.sessions)
 	return r, err
+}
+
+// KnowsID reports whether an id is that of a session or of a message, or a Message-ID
+// without its brackets.
+func (d *DB) KnowsID(ctx context.Context, id string) (bool, error) {
+	return d.knows(ctx, `SELECT EXISTS(SELECT 1 FROM log_messages WHERE id = ?) OR EXISTS(SELECT 1 FROM log_sessions WHERE id = ?)
+		OR EXISTS(SELECT 1 FROM log_envelopes WHERE message = ?) OR EXISTS(SELECT 1 FROM log_attempts WHERE message = ?)
+		OR EXISTS(SELECT 1 FROM log_results WHERE message <> '' AND message = ?)
+		OR EXISTS(SELECT 1 FROM log_messages WHERE header_id <> '' AND header_id = ?)`, id, id, id, id, id, id)
+}
+
+// KnowsDomain reports whether there is mail from or to a domain.
+func (d *DB) KnowsDomain(ctx context.Context, domain string) (bool, error) {
+	domain = strings.ToLower(domain)
+	return d.knows(ctx, `SELECT EXISTS(SELECT 1 FROM log_messages WHERE domain = ?) OR EXISTS(SELECT 1 FROM log_envelopes WHERE domain = ?)
+		OR EXISTS(SELECT 1 FROM log_attempts WHERE domain = ?) OR EXISTS(SELECT 1 FROM log_results WHERE domain = ?)`, domain, domain, domain, domain)
+}
+
+func (d *DB) knows(ctx context.Context, query string, args ...any) (known bool, err error) {
+	db, err := d.handle()
+	if err != nil {
+		return false, err
+	}
+	err = db.QueryRowContext(ctx, d.d.text(query), args...).Scan(&known)
+	return known, err
 }
 
 func texts(ctx context.Context, db *sql.DB, query string, args ...any) ([]string, error) {

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -21,17 +19,18 @@ import (
 
 // logCommand is `tabard log`.
 type logCommand struct {
-	g                    *globals
-	query                eventdb.Query
-	kinds                []string
-	since, until, trace  string
-	follow               bool
-	now                  func() time.Time
-	interval, overlapped time.Duration
+	g                   *globals
+	query               eventdb.Query
+	kinds               []string
+	open                []string // arguments of which the log decides what they mean
+	since, until, trace string
+	follow, local       bool
+	now                 func() time.Time
+	interval            time.Duration
 }
 
 func newLog(g *globals) *cobra.Command {
-	c := &logCommand{g: g, now: time.Now, interval: followEvery, overlapped: followWindow}
+	c := &logCommand{g: g, now: time.Now, interval: followEvery}
 	cmd := &cobra.Command{
 		Use:   "log [WHAT]...",
 		Short: "Search the event log: sessions, messages, attempts and their results",
@@ -39,19 +38,31 @@ func newLog(g *globals) *cobra.Command {
 oldest first. WHAT narrows them down, by what it looks like:
 
   user@example.org      mail from or to an address, before or after aliases
-  @example.org          mail from or to a domain
-  0192f3a5c1d2e3f4      a session or a message, and all that belongs to it; also MESSAGE.N
+  example.org           mail from or to a domain, if there is any; @example.org in any case
+  0192f3a5c1d2e3f4      a session or a message, and all that belongs to it; also MESSAGE.N,
+                        and the ids of OpenSMTPD and Postfix (short and long) from logs
+                        that were imported
   <id@example.org>      a message, by its field Message-ID
   anything else         events in which the text occurs
 
 Several of them, and flags, have to hold together. Without any the newest 100 events are
-printed. --since and --until take a time before now (90s, 30m, 2h, 7d), a day or a time
-(2026-11-28, "2026-11-28 14:30", or with a zone as in 2026-11-28T14:30:00+01:00). Times
-are in UTC, where they do not say otherwise, as in the log itself.
+printed. --since and --until take a time before now (90s, 30m, 2h, 7d, "1 hour ago"),
+today, yesterday, the last time of a clock (14:30), a day or a time (2026-11-28, "2026-11-28 14:30",
+"Nov 28 14:30:00", or with a zone as in 2026-11-28T14:30:00+01:00). Times are read and
+printed in UTC, as in the log itself, and with --local in the zone of this machine (TZ).
 
 Results are delivered, relayed, expanded, failed, expired, removed and rejected (a command
 of a client was refused); outcomes of attempts ok, temp and perm. --trace ID shows all of
-one message, with the time since its beginning. --json prints an object on each line.`,
+one message, with the time since its beginning. --json prints an object on each line, its
+times always in UTC. --follow prints events in the order in which they come into the
+database, so none is left out that comes late.
+
+The exit code is 0 if there are events, 1 if there are none, 64 if the question is not
+understood, 69 or 75 if the log cannot be read.`,
+		Example: `  tabard log --since yesterday --result failed
+  tabard log user@example.org greylisted
+  tabard log --trace 0192f3a5c1d2e3f4
+  tabard log -f --kind result,attempt example.org`,
 		Args: cobra.ArbitraryArgs,
 		RunE: c.run,
 	}
@@ -66,6 +77,7 @@ one message, with the time since its beginning. --json prints an object on each 
 	f.StringVar(&c.until, "until", "", "events before a `time`")
 	f.IntVarP(&c.query.Newest, "number", "n", 0, "the newest `N` events only; 0: all (default 100 without any restriction)")
 	f.BoolVarP(&c.follow, "follow", "f", false, "go on with events as they come")
+	f.BoolVar(&c.local, "local", false, "read and print times in the zone of this machine, not in UTC")
 	f.StringVar(&c.trace, "trace", "", "all of one message or session, by its `ID`")
 	cmd.AddCommand(newLogImport(g))
 	return cmd
@@ -73,9 +85,8 @@ one message, with the time since its beginning. --json prints an object on each 
 
 const (
 	defaultEvents = 100
-	followFirst   = 10               // events before those to come
-	followEvery   = time.Second      // between two looks
-	followWindow  = 90 * time.Second // how late an event may come into the database
+	followFirst   = 10          // events before those to come
+	followEvery   = time.Second // between two looks
 	maxNewest     = 1_000_000
 )
 
@@ -86,8 +97,15 @@ func (c *logCommand) run(cmd *cobra.Command, args []string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	return c.g.withEvents(ctx, func(_ *config.Config, db *eventdb.DB) error {
-		p := &eventPrinter{out: cmd.OutOrStdout(), json: c.g.json, trace: c.trace != ""}
-		err := c.print(ctx, cmd, db, p)
+		p := newEventPrinter(cmd.OutOrStdout())
+		p.json, p.trace = c.g.json, c.trace != ""
+		if c.local && !p.json {
+			p.zone = time.Local
+		}
+		err := c.decide(ctx, db)
+		if err == nil {
+			err = errors.Join(c.print(ctx, cmd, db, p), p.flush())
+		}
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -138,7 +156,9 @@ func (c *logCommand) understand(args []string) (err error) {
 		return fmt.Errorf("--number %d: want 0 to %d", q.Newest, maxNewest)
 	}
 	if c.trace != "" {
-		args = append(args, c.trace)
+		if err := c.restrict(wordID, c.trace); err != nil {
+			return err
+		}
 	}
 	for _, a := range args {
 		if err := c.narrow(a); err != nil {
@@ -146,14 +166,23 @@ func (c *logCommand) understand(args []string) (err error) {
 		}
 	}
 	q.Domain = strings.TrimPrefix(q.Domain, "@")
-	now := c.now()
+	now := c.now().UTC()
+	if c.local {
+		now = now.In(time.Local)
+	}
 	if q.Since, err = parseWhen(c.since, now); err != nil {
 		return fmt.Errorf("--since: %w", err)
 	}
 	if q.Until, err = parseWhen(c.until, now); err != nil {
 		return fmt.Errorf("--until: %w", err)
 	}
-	free := q.Address == "" && q.Domain == "" && q.ID == "" && q.Result == "" && q.Text == "" && q.Since.IsZero() && q.Until.IsZero()
+	if !q.Until.IsZero() && (c.follow || !q.Since.Before(q.Until)) {
+		if c.follow {
+			return errors.New("--follow does not end, so there can be no --until")
+		}
+		return fmt.Errorf("--until %s is not after --since %s", c.until, c.since)
+	}
+	free := len(c.open) == 0 && q.Address == "" && q.Domain == "" && q.ID == "" && q.Result == "" && q.Text == "" && q.Since.IsZero() && q.Until.IsZero()
 	switch {
 	case q.Newest != 0 || !free:
 	case c.follow:
@@ -164,75 +193,21 @@ func (c *logCommand) understand(args []string) (err error) {
 	return nil
 }
 
-var idForm = regexp.MustCompile(`^(<[^<>\s]+>|[0-9a-fA-F]{8,16}(\.[0-9]+)?)$`)
-
-// narrow takes an argument for what it looks like.
-func (c *logCommand) narrow(arg string) error {
-	to, what := &c.query.Text, "text"
-	switch {
-	case arg == "":
-		return errors.New("an empty argument says nothing")
-	case idForm.MatchString(arg), arg == c.trace:
-		to, what = &c.query.ID, "id"
-	case arg[0] == '@':
-		to, what = &c.query.Domain, "domain"
-	case strings.Contains(arg, "@") && !strings.ContainsAny(arg, " \t"):
-		to, what = &c.query.Address, "address"
-	}
-	if *to != "" {
-		return fmt.Errorf("%s and %s: there can be one %s only", *to, arg, what)
-	}
-	*to = arg
-	return nil
-}
-
-// whenForms are those of times, in UTC where they name no zone.
-func whenForms() []string {
-	return []string{time.RFC3339, "2006-01-02T15:04:05Z07:00", "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04", "2006-01-02T15:04", "2006-01-02"}
-}
-
-// parseWhen reads a time, or a span before now; without text it is zero.
-func parseWhen(text string, now time.Time) (time.Time, error) {
-	if text == "" {
-		return time.Time{}, nil
-	}
-	for _, form := range whenForms() {
-		if t, err := time.Parse(form, text); err == nil {
-			return t, nil
-		}
-	}
-	if n, ok := strings.CutSuffix(text, "d"); ok {
-		if days, err := strconv.ParseUint(n, 10, 16); err == nil {
-			return now.Add(-time.Duration(days) * 24 * time.Hour), nil
-		}
-	}
-	if d, err := time.ParseDuration(text); err == nil && d >= 0 {
-		return now.Add(-d), nil
-	}
-	return time.Time{}, fmt.Errorf(`%q; want a span such as 30m, 2h or 7d, or a time such as 2026-11-28 or "2026-11-28 14:30"`, text)
-}
-
-// print prints what is there, and then what comes.
+// print prints what is there, and then what comes. The mark is made first, so that
+// nothing is left out between, or comes twice.
 func (c *logCommand) print(ctx context.Context, cmd *cobra.Command, db *eventdb.DB, p *eventPrinter) error {
-	seen := map[[2]int64]bool{}
-	once := func(e eventlog.Event) error {
-		h := e.Common()
-		name := [2]int64{h.At.UnixMilli(), h.Key}
-		if c.follow && seen[name] {
-			return nil
-		}
-		if c.follow {
-			seen[name] = true
-		}
-		return p.print(e)
+	if !c.follow {
+		return db.Select(ctx, c.query, p.print)
 	}
-	began := c.now()
-	if err := db.Select(ctx, c.query, once); err != nil || !c.follow {
+	mark, err := db.Mark(ctx)
+	if err != nil {
+		return err
+	}
+	c.query.Upto = mark
+	if err := errors.Join(db.Select(ctx, c.query, p.print), p.flush()); err != nil {
 		return err
 	}
 	p.printed++ // that nothing comes is no failure
-	next := c.query
-	next.Newest = 0
 	down := false
 	for {
 		select {
@@ -240,21 +215,18 @@ func (c *logCommand) print(ctx context.Context, cmd *cobra.Command, db *eventdb.
 			return nil
 		case <-time.After(c.interval):
 		}
-		// What came late is found within the window; all from before has been printed, or
-		// was left out by --number.
-		edge := c.now().Add(-c.overlapped)
-		if next.Since = edge; c.query.Newest > 0 && began.After(edge) {
-			next.Since = began
+		err := db.After(ctx, c.query, mark, p.print)
+		if err := p.flush(); err != nil {
+			return err
 		}
-		err := db.Select(ctx, next, once)
-		if err != nil && !down && ctx.Err() == nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !down:
 			_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "the event log cannot be read at the moment: %v\n", err)
+		case err == nil && down:
+			_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "the event log is read again")
 		}
 		down = err != nil
-		for name := range seen {
-			if name[0] < edge.UnixMilli() {
-				delete(seen, name)
-			}
-		}
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"encoding/json"
 	"fmt"
@@ -12,21 +13,29 @@ import (
 	"tabard/internal/eventlog"
 )
 
-// eventPrinter prints events.
+// eventPrinter prints events. flush has to be called after them.
 type eventPrinter struct {
-	out     io.Writer
+	out     *bufio.Writer
+	zone    *time.Location
 	json    bool
 	trace   bool      // times are those since the first event
 	first   time.Time // of them
 	printed int
 }
 
+func newEventPrinter(w io.Writer) *eventPrinter {
+	return &eventPrinter{out: bufio.NewWriterSize(w, 64<<10), zone: time.UTC}
+}
+
+// eventTime is the form of times of events.
+const eventTime = "2006-01-02T15:04:05.000Z07:00"
+
 func (p *eventPrinter) print(e eventlog.Event) error {
 	if p.printed++; p.json {
 		return p.printObject(e)
 	}
 	h := e.Common()
-	when := h.At.UTC().Format("2006-01-02T15:04:05.000Z")
+	when := h.At.In(p.zone).Format(eventTime)
 	if p.trace {
 		if p.first.IsZero() {
 			p.first = h.At
@@ -39,6 +48,9 @@ func (p *eventPrinter) print(e eventlog.Event) error {
 	_, err := fmt.Fprintf(p.out, "%s %-8s %s\n", when, e.Kind(), strings.Join(strings.Fields(eventText(e)), " "))
 	return err
 }
+
+// flush writes what was printed. An error stays.
+func (p *eventPrinter) flush() error { return p.out.Flush() }
 
 // printObject prints an event on one line, its columns in their order.
 func (p *eventPrinter) printObject(e eventlog.Event) error {
@@ -55,7 +67,7 @@ func (p *eventPrinter) printObject(e eventlog.Event) error {
 		case *int64:
 			value = *v
 		case *time.Time:
-			value = v.UTC().Format("2006-01-02T15:04:05.000Z")
+			value = v.UTC().Format(eventTime)
 		}
 		text, err := json.Marshal(value)
 		if err != nil {

@@ -24,7 +24,7 @@ func eventConfig(t *testing.T) (conf, db string) {
 		t.Fatal(err)
 	}
 	out, code := tool(t, "", "-c", conf, "migrate")
-	if code != 0 || !strings.Contains(out, "event log: "+db+": version 1, was 0\n") {
+	if code != 0 || !strings.Contains(out, "event log: "+db+": version 2, was 0\n") {
 		t.Fatalf("migrate: %d %s", code, out)
 	}
 	return conf, db
@@ -68,6 +68,10 @@ func TestLog(t *testing.T) {
 		{"", want},
 		{"-n 1", lines[4]},
 		{"info@b.example", lines[0] + lines[1] + lines[3]},
+		{"<BOB@b.example>", lines[0] + lines[1] + lines[3]},
+		{"b.example", lines[0] + lines[1] + lines[3]},
+		{"mx.b.example", lines[3]}, // no domain of an address, but a text
+		{"00000000000000A1.0:", lines[0] + lines[1] + lines[2] + lines[3]},
 		{"@B.example", lines[0] + lines[1] + lines[3]},
 		{"00000000000000a1", strings.Join(lines[:4], "")},
 		{"<m@a.example> --kind session", lines[2]},
@@ -77,7 +81,9 @@ func TestLog(t *testing.T) {
 		{"a@a.example greylisted", lines[3]},
 		{"a@a.example nothing", "tabard: no such events\n"},
 		{"--kind nonsense", "tabard: --kind nonsense: want session, message, envelope, attempt, result, trace or loss\n"},
-		{"--since yesterday", "tabard: --since: \"yesterday\"; want a span such as 30m, 2h or 7d, or a time such as 2026-11-28 or \"2026-11-28 14:30\"\n"},
+		{"--since tuesday", "tabard: --since: \"tuesday\"; want a span before now such as 30m, 2h or 7d, today, yesterday, or a time such as 14:30, 2026-11-28 or \"2026-11-28 14:30\"\n"},
+		{"--since 1h --until 2h", "tabard: --until 2h is not after --since 1h\n"},
+		{"--follow --until 2h", "tabard: --follow does not end, so there can be no --until\n"},
 		{"a@a.example b@b.example", "tabard: a@a.example and b@b.example: there can be one address only\n"},
 	} {
 		if out, _ := tool(t, "", append([]string{"-c", conf, "log"}, strings.Fields(tt.args)...)...); out != tt.want {

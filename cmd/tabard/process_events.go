@@ -65,7 +65,7 @@ const (
 
 // prune deletes old events until ctx ends.
 func (s *eventStore) prune(ctx context.Context) {
-	if s.keep == (eventdb.Keep{}) {
+	if s.db == nil {
 		return
 	}
 	next := time.NewTimer(pruneFirst)
