@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"tabard/internal/bodycode"
 	"tabard/internal/rpc"
 	"tabard/lookup"
 	"tabard/queue"
@@ -28,6 +30,7 @@ func (nobody) Actions(context.Context) ([]lookup.ActionInfo, error) {
 // story is what a queue was told and what it said to that.
 type story struct {
 	m        *machine
+	form     form
 	q        *queue.Queue
 	worker   queue.Worker
 	log      bytes.Buffer
@@ -37,22 +40,23 @@ type story struct {
 	taken    map[queue.MessageID]bool               // it was delivered, recorded or not
 	first    error                                  // of any call
 	last     error                                  // of the last
+	endless  bool                                   // rotation did not end
 	points   int                                    // how often the disk was asked for what fails
 	done     func(acked string, id queue.MessageID) // told of every promise
 }
 
 // tell opens the store at path on a machine, and lives through what begin arms.
-func tell(t testing.TB, m *machine, u under, path string, begin func(), done func(string, queue.MessageID)) *story {
+func tell(t testing.TB, m *machine, f form, u under, path string, begin func(), done func(string, queue.MessageID)) *story {
 	t.Helper()
 	s := &story{
-		m: m, done: done, accepted: map[queue.MessageID]bool{}, refused: map[queue.MessageID]error{},
+		m: m, form: f, done: done, accepted: map[queue.MessageID]bool{}, refused: map[queue.MessageID]error{},
 		gone: map[queue.MessageID]bool{}, taken: map[queue.MessageID]bool{},
 	}
 	store, err := openOn(context.Background(), path, u)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.q, err = queue.New(context.Background(), store, nobody{}, queue.Options{Logger: slog.New(slog.NewTextHandler(&s.log, nil))})
+	s.q, err = queue.New(context.Background(), store, nobody{}, queue.Options{Logger: slog.New(slog.NewTextHandler(&s.log, nil)), Coder: f.first})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,13 +73,15 @@ func tell(t testing.TB, m *machine, u under, path string, begin func(), done fun
 }
 
 // live is the life of five messages, of which two are delivered and one is put off.
-// A sixth comes when the machine is whole again.
+// One of each size is there when the key changes, if it does. A sixth comes when the
+// machine is whole again.
 func (s *story) live() {
 	s.submit(1, false)
 	s.submit(2, true)
 	s.deliver(queue.Delivered)
 	s.deliver(queue.Deferred)
 	s.submit(3, false)
+	s.rotate()
 	s.deliver(queue.Delivered)
 	s.submit(4, true)
 	s.submit(5, false)
@@ -89,12 +95,19 @@ func (s *story) said(err error) error {
 	return err
 }
 
+// bodyOf is the body of a message: a large one in chunks of which every other shrinks.
 func bodyOf(id queue.MessageID, large bool) []byte {
-	n := 40
-	if large {
-		n = 3 << 13
+	line := id.String() + "\r\n"
+	if !large {
+		return []byte(strings.Repeat(line, 40))
 	}
-	return []byte(strings.Repeat(id.String()+"\r\n", n))
+	body := make([]byte, 6*bodycode.ChunkSize+100)
+	rand.NewChaCha8([32]byte{byte(id)}).Read(body)
+	shrinks := strings.Repeat(line, bodycode.ChunkSize/len(line))
+	for at := 0; at < len(body); at += 2 * bodycode.ChunkSize {
+		copy(body[at:], shrinks)
+	}
+	return body
 }
 
 func isLarge(id queue.MessageID) bool { return id%2 == 0 }
@@ -151,11 +164,13 @@ func (s *story) deliver(o queue.Outcome) {
 
 // revived opens a copy of the spool, as after the end of the process: nothing of
 // the old handle is seen.
-func revived(t testing.TB, path string) *Store {
+func (s *story) revived(t testing.TB, path string) *Store {
 	t.Helper()
 	dir := t.TempDir()
 	copyTree(t, filepath.Dir(path), dir)
-	return open(t, filepath.Join(dir, filepath.Base(path)))
+	store := open(t, filepath.Join(dir, filepath.Base(path)))
+	s.form.opens(store)
+	return store
 }
 
 func copyTree(t testing.TB, from, to string) {
@@ -238,51 +253,68 @@ func TestFaults(t *testing.T) {
 	if err := open(t, filepath.Join(spool, "queue.db")).Close(); err != nil {
 		t.Fatal(err)
 	}
-	for _, f := range []struct {
-		name  string
-		class class
-		err   error
-	}{
+	for _, f := range []fault{
 		{"short write", writes, errShort},
 		{"EIO on write", writes, errIO},
 		{"no space", writes, errFull},
 		{"failed sync", syncs, errIO},
 		{"EIO on read", reads, errIO},
 	} {
-		t.Run(f.name, func(t *testing.T) {
-			t.Parallel()
-			m := &machine{}
-			u := m.under(t)
-			run := func(nth int) *story {
-				path := filepath.Join(t.TempDir(), "queue.db")
-				copyTree(t, spool, filepath.Dir(path))
-				m.heal()
-				s := tell(t, m, u, path, func() { m.arm(f.class, f.err, nth, false) }, ignore)
-				if err := s.kept(revived(t, path)); err != nil {
-					t.Errorf("fault %d: %v", nth, err)
-				}
-				return s
-			}
-			whole := run(0)
-			if len(whole.accepted) != 6 || len(whole.gone) != 2 {
-				t.Fatalf("without a fault: %v", whole.first)
-			}
-			stride := 1
-			if !long() {
-				stride = max(1, whole.points/6)
-			}
-			for nth := 1; nth <= whole.points; nth += stride {
-				s := run(nth)
-				if f.class == syncs {
-					s.endedByFault(t, nth)
-				} else if s.last != nil {
-					t.Errorf("fault %d: it does not heal: %v", nth, s.last)
-				}
-				if f.err == errFull && s.first != nil && !errors.Is(s.first, rpc.ErrNoSpace) {
-					t.Errorf("fault %d: the disk is full, and the queue says: %v", nth, s.first)
-				}
-			}
-		})
+		for _, form := range forms(t) {
+			t.Run(f.name+", "+form.name, func(t *testing.T) {
+				t.Parallel()
+				f.everywhere(t, spool, form)
+			})
+		}
+	}
+}
+
+// fault is what a disk does instead of its work.
+type fault struct {
+	name  string
+	class class
+	err   error
+}
+
+// everywhere lets the fault strike at each point, or a sample of them.
+func (f fault) everywhere(t *testing.T, spool string, form form) {
+	m := &machine{}
+	u := m.under(t)
+	run := func(nth int) *story {
+		path := filepath.Join(t.TempDir(), "queue.db")
+		copyTree(t, spool, filepath.Dir(path))
+		m.heal()
+		s := tell(t, m, form, u, path, func() { m.arm(f.class, f.err, nth, false) }, ignore)
+		store := s.revived(t, path)
+		if err := s.kept(store); err != nil {
+			t.Errorf("fault %d: %v", nth, err)
+		}
+		if s.endless {
+			t.Errorf("fault %d: storing bodies anew did not end", nth)
+		}
+		if got := encodings(t, store); nth == 0 && got != form.end {
+			t.Errorf("stored as %s, want %s", got, form.end)
+		}
+		return s
+	}
+	whole := run(0)
+	if len(whole.accepted) != 6 || len(whole.gone) != 2 {
+		t.Fatalf("without a fault: %v", whole.first)
+	}
+	stride := 1
+	if !long() && f.class != syncs { // of which there are few, and each counts
+		stride = max(1, whole.points/form.samples)
+	}
+	for nth := 1; nth <= whole.points; nth += stride {
+		s := run(nth)
+		if f.class == syncs {
+			s.endedByFault(t, nth)
+		} else if s.last != nil {
+			t.Errorf("fault %d: it does not heal: %v", nth, s.last)
+		}
+		if f.err == errFull && s.first != nil && !errors.Is(s.first, rpc.ErrNoSpace) {
+			t.Errorf("fault %d: the disk is full, and the queue says: %v", nth, s.first)
+		}
 	}
 }
 
@@ -305,7 +337,7 @@ func TestRunEndsAfterAFailedSync(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "queue.db")
 	m := &machine{}
 	var ran error
-	s := tell(t, m, m.under(t), path, func() {}, ignore)
+	s := tell(t, m, plainForm, m.under(t), path, func() {}, ignore)
 	store, err := openOn(t.Context(), path, m.under(t))
 	if err != nil {
 		t.Fatal(err)
@@ -327,7 +359,7 @@ func TestRunEndsAfterAFailedSync(t *testing.T) {
 	if s.accepted[7] {
 		t.Error("what could not be synced was accepted")
 	}
-	if err := s.kept(revived(t, path)); err != nil {
+	if err := s.kept(s.revived(t, path)); err != nil {
 		t.Error(err)
 	}
 }
@@ -338,7 +370,7 @@ func TestFaultsWhileOpening(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "queue.db")
 	m := &machine{}
 	u := m.under(t)
-	s := tell(t, m, u, path, func() {}, ignore)
+	s := tell(t, m, plainForm, u, path, func() {}, ignore)
 	for _, f := range []struct {
 		class class
 		err   error
@@ -353,7 +385,7 @@ func TestFaultsWhileOpening(t *testing.T) {
 			if errors.Is(err, queue.ErrCorrupt) {
 				t.Errorf("fault %v, %d: %v", f.err, nth, err)
 			}
-			if err := s.kept(revived(t, path)); err != nil {
+			if err := s.kept(s.revived(t, path)); err != nil {
 				t.Errorf("fault %v, %d: %v", f.err, nth, err)
 			}
 		}

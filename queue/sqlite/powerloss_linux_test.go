@@ -184,23 +184,24 @@ type promise struct {
 
 // recorded lives through the story on a machine, on a closed store at path, and returns
 // what was done and promised.
-func recorded(t testing.TB, m *machine, path string) []promise {
+func recorded(t testing.TB, m *machine, f form, path string) []promise {
 	t.Helper()
 	var said []promise
 	u := m.under(t)
 	u.foldPages = 12
 	m.recording = true
-	tell(t, m, u, path, func() {}, func(what string, id queue.MessageID) { said = append(said, promise{m.position(), what, id}) })
+	tell(t, m, f, u, path, func() {}, func(what string, id queue.MessageID) { said = append(said, promise{m.position(), what, id}) })
 	return said
 }
 
 // promisesKept opens what is left after so many steps.
-func promisesKept(dir string, said []promise, after int) error {
+func promisesKept(dir string, f form, said []promise, after int) error {
 	store, err := Open(context.Background(), filepath.Join(dir, "queue.db"))
 	if err != nil {
 		return err
 	}
 	defer store.Close()
+	f.opens(store)
 	rows, err := store.Find(context.Background(), queue.Query{Limit: 100})
 	if err != nil {
 		return err
@@ -253,26 +254,28 @@ func TestPowerLoss(t *testing.T) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			path := filepath.Join(t.TempDir(), "queue.db")
-			prepare(t, path)
-			p := newPlatter()
-			p.load(t, filepath.Dir(path))
-			m := &machine{}
-			said := recorded(t, m, path)
-			t.Logf("%d steps, %d promises", len(m.steps), len(said))
-			tries := 6
-			if long() {
-				tries = 4 * len(m.steps)
-			}
-			losePower(t, p, m.steps, filepath.Dir(path), said, tries)
-		})
+		for _, f := range forms(t) {
+			t.Run(name+", "+f.name, func(t *testing.T) {
+				t.Parallel()
+				path := filepath.Join(t.TempDir(), "queue.db")
+				prepare(t, path)
+				p := newPlatter()
+				p.load(t, filepath.Dir(path))
+				m := &machine{}
+				said := recorded(t, m, f, path)
+				t.Logf("%d steps, %d promises", len(m.steps), len(said))
+				tries := 4
+				if long() {
+					tries = 4 * len(m.steps)
+				}
+				losePower(t, p, m.steps, filepath.Dir(path), f, said, tries)
+			})
+		}
 	}
 }
 
 // losePower replays steps, and loses the power after so many of them.
-func losePower(t *testing.T, p *platter, steps []step, from string, said []promise, tries int) {
+func losePower(t *testing.T, p *platter, steps []step, from string, f form, said []promise, tries int) {
 	t.Helper()
 	r := rand.New(rand.NewPCG(1, 2))
 	losses := []loss{
@@ -281,6 +284,10 @@ func losePower(t *testing.T, p *platter, steps []step, from string, said []promi
 		func() bool { return r.IntN(2) == 0 },
 		func() bool { return r.IntN(8) > 0 },
 	}
+	promised := make(map[int]bool)
+	for _, p := range said {
+		promised[p.after] = true
+	}
 	where := t.TempDir()
 	points := len(steps) * len(losses)
 	for i, s := range steps {
@@ -288,15 +295,17 @@ func losePower(t *testing.T, p *platter, steps []step, from string, said []promi
 			t.Fatalf("step %d: %v", i, err)
 		}
 		for j, keep := range losses {
-			// As many as there is time for, evenly.
-			if n := i*len(losses) + j; n*tries/points == (n+1)*tries/points {
+			// As many as there is time for, evenly; and after each promise all is
+			// lost that may be.
+			n := i*len(losses) + j
+			if n*tries/points == (n+1)*tries/points && !(j == 0 && promised[i+1]) {
 				continue
 			}
 			dir := filepath.Join(where, fmt.Sprintf("%d.%d", i, j))
 			if err := p.lose(keep, from, dir); err != nil {
 				t.Fatal(err)
 			}
-			if err := promisesKept(dir, said, i+1); err != nil {
+			if err := promisesKept(dir, f, said, i+1); err != nil {
 				t.Errorf("after step %d of %d, loss %d: %v", i+1, len(steps), j, err)
 			}
 			if err := os.RemoveAll(dir); err != nil {
