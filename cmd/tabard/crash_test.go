@@ -54,8 +54,11 @@ func (r *receipts) add(text string) {
 	r.copies[n]++
 }
 
-func newReceipts() *receipts {
-	return &receipts{copies: map[int64]int{}, body: strings.ReplaceAll(load.Body(crashSize), "\r\n", "\n")}
+func newReceipts() *receipts { return receiptsOf(crashSize) }
+
+// receiptsOf is for messages of a size in bytes.
+func receiptsOf(size int) *receipts {
+	return &receipts{copies: map[int64]int{}, body: strings.ReplaceAll(load.Body(size), "\r\n", "\n")}
 }
 
 // lacking returns how many of the acknowledged messages did not arrive.
@@ -135,66 +138,86 @@ func (a *acks) add(n int64) {
 	a.seen[n] = true
 }
 
+// crashRun is mail of one kind in the crash test.
+type crashRun struct {
+	to   string
+	got  *receipts
+	acks *acks
+	res  load.Result
+}
+
 // TestNothingAcknowledgedIsLost kills every process in turn, several times, under
 // the load of 50 sessions: 25 whose mail goes to a Maildir, 25 whose mail is
-// relayed. Whatever got a 250 must arrive whole.
+// relayed. Larger mail waits all the time. After a while bodies are compressed and
+// encrypted, under one new key after the other. Whatever got a 250 must arrive whole.
 func TestNothingAcknowledgedIsLost(t *testing.T) {
 	s := startQuickstart(t)
-	relayed, local := newReceipts(), newReceipts()
-	sink := startSink(t, relayed)
+	local := crashRun{to: s.user, got: newReceipts(), acks: &acks{seen: map[int64]bool{}}}
+	relayed := crashRun{to: "n%d@sink.example", got: newReceipts(), acks: &acks{seen: map[int64]bool{}}}
+	late := crashRun{to: "n%d@late.example", got: receiptsOf(lateSize), acks: &acks{seen: map[int64]bool{}}}
 	s.edit(func(text string) string {
-		return text + fmt.Sprintf("action \"sink\" relay host \"smtp://%s\"\nmatch from any for domain \"sink.example\" action \"sink\"\nqueue retry 1s\n", sink)
+		text += "queue retry 1s\n"
+		for domain, r := range map[string]*receipts{"sink": relayed.got, "late": late.got} {
+			text += fmt.Sprintf("action %[1]q relay host \"smtp://%[2]s\"\nmatch from any for domain \"%[1]s.example\" action %[1]q\n", domain, startSink(t, r))
+		}
+		return text
 	})
+	s.keepsWaiting(&late)
 	ctx, stopLoad := context.WithCancel(context.Background())
 	defer stopLoad()
-	runs := []struct {
-		to   string
-		got  *receipts
-		acks *acks
-		res  load.Result
-	}{
-		{to: s.user, got: local, acks: &acks{seen: map[int64]bool{}}},
-		{to: "n%d@sink.example", got: relayed, acks: &acks{seen: map[int64]bool{}}},
-	}
 	var wg sync.WaitGroup
-	for i := range runs {
-		r := &runs[i]
+	for _, r := range []*crashRun{&local, &relayed} {
 		wg.Go(func() {
 			r.res, _ = load.Run(ctx, load.Options{Addr: s.smtp, Sessions: 25, PerConn: 5, Size: crashSize, From: "load@client.example", To: r.to, Acked: r.acks.add, Retry: true})
 		})
 	}
-	s.killInTurn()
+	var rotated func()
+	s.killInTurn(func() {
+		if rotated == nil {
+			rotated = s.startRotating()
+		}
+	})
+	rotated()
 	stopLoad()
 	wg.Wait()
+	s.released()
 	s.drained()
 	for _, text := range s.maildir(s.user) {
-		local.add(text)
+		local.got.add(text)
 	}
-	for _, r := range runs {
-		t.Logf("to %s: sent %d, acknowledged %d, delivered %d, duplicated %d, sessions cut %d",
-			r.to, r.res.Sent, r.res.Acked, len(r.got.copies), r.got.duplicates(), r.res.Errors)
-		if n := r.got.lacking(r.acks.seen); n > 0 {
-			t.Errorf("to %s: %d acknowledged messages are lost", r.to, n)
-		}
-		if len(r.got.corrupt) > 0 {
-			t.Errorf("to %s: %d messages arrived corrupt, such as:\n%s", r.to, len(r.got.corrupt), r.got.corrupt[0])
-		}
-		if r.res.Acked == 0 || r.res.Errors == 0 {
+	for _, r := range []*crashRun{&local, &relayed, &late} {
+		r.check(t)
+		if r.res.Acked == 0 || r.res.Errors == 0 && r != &late {
 			t.Errorf("to %s: the test did not bite: %+v", r.to, r.res)
 		}
 	}
 }
 
-// killInTurn kills each process with SIGKILL, and last the supervisor itself.
-func (s *server) killInTurn() {
+// check compares what arrived with what was acknowledged.
+func (r *crashRun) check(t *testing.T) {
+	t.Helper()
+	t.Logf("to %s: sent %d, acknowledged %d, delivered %d, duplicated %d, sessions cut %d",
+		r.to, r.res.Sent, r.res.Acked, len(r.got.copies), r.got.duplicates(), r.res.Errors)
+	if n := r.got.lacking(r.acks.seen); n > 0 {
+		t.Errorf("to %s: %d acknowledged messages are lost", r.to, n)
+	}
+	if len(r.got.corrupt) > 0 {
+		t.Errorf("to %s: %d messages arrived corrupt, such as:\n%.2000s", r.to, len(r.got.corrupt), r.got.corrupt[0])
+	}
+}
+
+// killInTurn kills each process with SIGKILL, and last the supervisor itself. Between
+// two rounds of that it calls between.
+func (s *server) killInTurn(between func()) {
 	s.t.Helper()
-	for range rounds(4, 10) {
+	for range rounds(4, 20) {
 		for _, name := range []string{procSMTPD, procQueue, procMTA, procLookup, deliverName(-1)} {
 			pause(time.Duration(rand.IntN(150)) * time.Millisecond)
 			s.kill(name)
 		}
+		between()
 	}
-	for range 2 {
+	for range rounds(2, 6) {
 		pause(time.Duration(rand.IntN(300)) * time.Millisecond)
 		_ = s.cmd.Process.Kill()
 		<-s.done

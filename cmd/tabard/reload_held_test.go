@@ -84,7 +84,11 @@ func (s *server) submitted(n int) {
 // the time of these tests.
 func (s *server) control() *control.Client {
 	s.t.Helper()
-	c, err := control.Dial(filepath.Join(s.dir, "control.sock"))
+	socket := "control.sock"
+	if s.user != "" {
+		socket = "tabard.sock" // as quickstart has it
+	}
+	c, err := control.Dial(filepath.Join(s.dir, socket))
 	if err != nil {
 		s.t.Fatal(err)
 	}
