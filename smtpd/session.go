@@ -12,6 +12,7 @@ import (
 
 	"tabard/internal/address"
 	"tabard/internal/config"
+	"tabard/internal/stack"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -71,6 +72,7 @@ func (s *session) Logout() error {
 // Mail begins a transaction.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	began := time.Now()
+	stack.Grow()
 	if e := s.mayMail(); e != nil {
 		return e
 	}

@@ -73,9 +73,11 @@ func childMain(name string) int {
 
 // begin makes the process' logger and starts its profile, if there is to be one.
 func (c common) begin(child *privsep.Child) (*slog.Logger, func(), error) {
-	log, err := logging.New(os.Stderr, strings.ReplaceAll(child.Name(), " ", "-"), c.Log)
+	out := logging.NewBatch(os.Stderr)
+	log, err := logging.New(out, strings.ReplaceAll(child.Name(), " ", "-"), c.Log)
+	end := func() { _ = out.Close() }
 	if err != nil || c.Profile == "" {
-		return log, func() {}, err
+		return log, end, err
 	}
 	f, err := os.Create(filepath.Join(c.Profile, strings.ReplaceAll(child.Name(), " ", "-")+".pprof"))
 	if err != nil {
@@ -84,7 +86,7 @@ func (c common) begin(child *privsep.Child) (*slog.Logger, func(), error) {
 	if err := pprof.StartCPUProfile(f); err != nil {
 		return nil, nil, err
 	}
-	return log, func() { pprof.StopCPUProfile(); _ = f.Close() }, nil
+	return log, func() { pprof.StopCPUProfile(); _ = f.Close(); end() }, nil
 }
 
 // initialise takes over what the supervisor told the process: in, whose shared

@@ -27,8 +27,17 @@ type Options struct {
 	Level  string // debug, info, warn, error; empty: info
 }
 
-// New returns a logger for the process called name that writes to w.
+// New returns a logger for the process called name that writes to w, which may be a
+// Batch.
 func New(w io.Writer, name string, o Options) (*slog.Logger, error) {
+	log, err := newLogger(w, name, o)
+	if b, ok := w.(*Batch); ok && err == nil {
+		log = slog.New(prompt{log.Handler(), b})
+	}
+	return log, err
+}
+
+func newLogger(w io.Writer, name string, o Options) (*slog.Logger, error) {
 	var level slog.Level
 	if o.Level != "" {
 		if err := level.UnmarshalText([]byte(o.Level)); err != nil {

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
+
+	"tabard/internal/stack"
 )
 
 // None is the request or the answer of a method that has none.
@@ -40,6 +42,7 @@ func (r *Reply[T]) encoded() []byte { return r.body }
 // f is logged and answered as an error.
 func Do[Req, Resp any](c *Call[Req], r *Reply[Resp], f func(context.Context, Req) (Resp, error)) (err error) {
 	in := c.in
+	stack.Grow() // the goroutine is new
 	defer func() {
 		if p := recover(); p != nil {
 			in.conn.log.Error("rpc handler panicked", "method", in.method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))

@@ -65,8 +65,7 @@ func (l *Link) replace(open func() *Client, conn net.Conn) {
 // most. A call whose connection is lost after it was sent is not repeated: the
 // peer may have carried it out.
 func (l *Link) Call(ctx context.Context, method string, args, reply any) error {
-	expired := time.NewTimer(maxLinkWait)
-	defer expired.Stop()
+	var expired <-chan time.Time // from the first wait on
 	for {
 		client, changed, err := l.current()
 		if err != nil {
@@ -78,11 +77,14 @@ func (l *Link) Call(ctx context.Context, method string, args, reply any) error {
 				return l.named(err)
 			}
 		}
+		if expired == nil {
+			expired = time.After(maxLinkWait)
+		}
 		select {
 		case <-changed:
 		case <-ctx.Done():
 			return fmt.Errorf("%s: no connection to %s: %w", method, l.name, ctx.Err())
-		case <-expired.C:
+		case <-expired:
 			return fmt.Errorf("%s: no connection to %s: %w", method, l.name, ErrUnavailable)
 		}
 	}
