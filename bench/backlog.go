@@ -37,6 +37,7 @@ func benchBacklog(ctx context.Context, args []string) error {
 	fs.IntVar(&b.messages, "messages", 20_000, "new messages")
 	fs.IntVar(&b.size, "size", 4096, "bytes per new message")
 	fs.IntVar(&sessions, "sessions", 50, "connections at once")
+	servers := fs.String("servers", "", "instead, which of tabard, postfix, postfix-tuned and opensmtpd, in order: what waits is then submitted, to a destination that is down")
 	if err := fs.Parse(args); err != nil {
 		return err
 	}
@@ -46,6 +47,10 @@ func benchBacklog(ctx context.Context, args []string) error {
 		return err
 	}
 	defer sink.close()
+	if *servers != "" {
+		b.servers = strings.Split(*servers, ",")
+		return b.beside(ctx, sink)
+	}
 	for i, waiting := range []int{0, b.waiting, 0, b.waiting} {
 		if err := b.run(ctx, i, waiting, sink); err != nil {
 			return err
@@ -117,19 +122,10 @@ func (b *backlog) measure(ctx context.Context, t *target, waiting int, sink *sin
 		return err
 	}
 	sink.count.Store(0)
-	begun := time.Now()
-	m, err := measure(ctx, "tabard", "relay", t.pid, load.Options{
-		Addr: t.addr, Sessions: b.sessions[0], Messages: b.messages, Size: b.size, From: "load@client.example", To: "user@bench.example",
-	})
+	m, accepted, err := b.delivered(ctx, "tabard", t, sink)
 	if err != nil {
 		return err
 	}
-	accepted, before := m.res.Rate(), m.cpu
-	cpu, err := sink.await(ctx, int64(b.messages), t.pid)
-	if err != nil {
-		return err
-	}
-	m.res.Took, m.cpu = time.Since(begun), before+cpu
 	memory, err := memoryOf(t.pid)
 	if err != nil {
 		return err
@@ -137,6 +133,26 @@ func (b *backlog) measure(ctx context.Context, t *target, waiting int, sink *sin
 	fmt.Printf("%7d waiting: started in %.2f s; accepted %.0f/s, delivered %.0f/s, CPU %d us each, 250 after %.1f ms p50 %.1f ms p99; memory %s\n",
 		waiting, started.Seconds(), accepted, m.res.Rate(), (m.cpu / time.Duration(b.messages)).Microseconds(), ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), memory)
 	return nil
+}
+
+// delivered measures new mail until the last of it is delivered. accepted is the rate at
+// which it was taken, per second.
+func (b *backlog) delivered(ctx context.Context, name string, t *target, sink *sink) (m measured, accepted float64, err error) {
+	begun := time.Now()
+	m, err = measure(ctx, name, "relay", t.pid, load.Options{
+		Addr: t.addr, Sessions: b.sessions[0], Messages: b.messages, Size: b.size, From: "load@client.example", To: "user@bench.example",
+	})
+	if err != nil {
+		return m, 0, err
+	}
+	accepted = m.res.Rate()
+	cpu, err := sink.await(ctx, int64(b.messages), t.pid)
+	if err != nil {
+		return m, accepted, fmt.Errorf("%s: %w", name, err)
+	}
+	m.res.Took = time.Since(begun)
+	m.cpu += cpu
+	return m, accepted, nil
 }
 
 // memoryOf tells what the processes of a server have, and all of them together, with

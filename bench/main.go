@@ -30,6 +30,7 @@ type settings struct {
 	pprof    string
 	key      string // kind of the servers' keys
 	classic  bool   // key exchange by X25519 only
+	dead     string // where mail for dead.example cannot be delivered; empty: no such mail
 }
 
 func main() {

@@ -41,6 +41,9 @@ func (s *settings) startOpenSMTPD(ctx context.Context, dir, relayTo string) (*ta
 			"scheduler limit max-inflight 20000 max-evp-batch-size 1024 max-msg-batch-size 1024 max-schedule 1000",
 			`action "out" relay host "smtp+notls://`+relayTo+`"`, `match from any for domain "bench.example" action "out"`)
 	}
+	if s.dead != "" {
+		opt.Lines = append(opt.Lines, `action "dead" relay host "smtp+notls://`+s.dead+`"`, `match from any for domain "dead.example" action "dead"`)
+	}
 	o, err := osmtpdtest.Start(ctx, opt)
 	if err != nil {
 		return nil, err

@@ -39,6 +39,9 @@ func (s *settings) startPostfix(ctx context.Context, dir, relayTo string, tuned 
 		}
 		opt.Relayhost = "[" + host + "]:" + port
 	}
+	if host, port, err := net.SplitHostPort(s.dead); err == nil {
+		opt.Main = append(opt.Main, "transport_maps = inline:{{dead.example = smtp:["+host+"]:"+port+"}}")
+	}
 	p, err := posttest.Start(ctx, opt)
 	if err != nil {
 		return nil, err

@@ -146,7 +146,11 @@ func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*targe
 	}
 	return s.runTabard(ctx, dir, func(addr string) string {
 		host, port, _ := net.SplitHostPort(addr)
-		return fmt.Sprintf(tabardConfig, filepath.Join(dir, "tabard.sock"), dir, host, port, "smtp://"+relayTo)
+		text := fmt.Sprintf(tabardConfig, filepath.Join(dir, "tabard.sock"), dir, host, port, "smtp://"+relayTo)
+		if s.dead != "" {
+			text += fmt.Sprintf("action \"dead\" relay host \"smtp://%s\"\nmatch from any for domain \"dead.example\" action \"dead\"\n", s.dead)
+		}
+		return text
 	}, args...)
 }
 

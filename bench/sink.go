@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -78,8 +79,11 @@ func discard(br *bufio.Reader) bool {
 	}
 }
 
-// await waits until n messages came, and returns the CPU time that the server
-// spent meanwhile.
+// errLate is why no more messages are waited for.
+var errLate = errors.New("delivered too slowly")
+
+// await waits until n messages came, for 5 minutes at most, and returns the CPU time
+// that the server spent meanwhile.
 func (s *sink) await(ctx context.Context, n int64, pid int) (time.Duration, error) {
 	begin, err := proctree.CPU(pid)
 	if err != nil {
@@ -90,7 +94,7 @@ func (s *sink) await(ctx context.Context, n int64, pid int) (time.Duration, erro
 	for s.count.Load() < n {
 		select {
 		case <-ctx.Done():
-			return 0, fmt.Errorf("%d of %d messages arrived", s.count.Load(), n)
+			return 0, fmt.Errorf("%w: %d of %d messages arrived in time", errLate, s.count.Load(), n)
 		case <-s.more:
 		}
 	}
