@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"tabard/bench/load"
@@ -25,7 +26,12 @@ func (b *backlog) beside(ctx context.Context, sink *sink) error {
 	if err != nil {
 		return err
 	}
-	b.dead = addr
+	_, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	// Another address than the sink's: OpenSMTPD gives up on an address, not a port.
+	b.dead = net.JoinHostPort("127.0.0.2", port)
 	fmt.Printf("%-13s %9s %12s %12s %11s %9s %9s\n", "server", "waiting", "accepted", "delivered", "CPU/each", "p50", "p99")
 	return b.each(ctx, sink.addr, func(name string, t *target) error {
 		for _, waiting := range []int{0, b.waiting} {
