@@ -208,7 +208,7 @@ func (g *globals) report(cmd *cobra.Command, found []lookup.Problem) error {
 		}
 	}
 	if faults > 0 {
-		return exitf(exConfig, "%s: %d problems", g.path(), faults)
+		return exitf(exConfig, "%s: problems: %d", g.path(), faults)
 	}
 	if !g.json {
 		_, _ = fmt.Fprintln(cmd.OutOrStdout(), "configuration OK")
