@@ -65,7 +65,10 @@ func (b *backlog) run(ctx context.Context, i, waiting int, sink *sink) error {
 		return err
 	}
 	defer remove()
-	if err := b.fill(ctx, filepath.Join(dir, "queue.db"), waiting); err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "spool"), 0o700); err != nil {
+		return err
+	}
+	if err := b.fill(ctx, filepath.Join(dir, "spool", "queue.db"), waiting); err != nil {
 		return err
 	}
 	t, err := b.startTabard(ctx, dir, sink.addr)

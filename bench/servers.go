@@ -133,7 +133,7 @@ pki <mail>
 listen on %[3]s port %[4]s tls
 action "out" relay host %[5]q
 match from any for domain "bench.example" action "out"
-queue sqlite:%[2]s/queue.db
+queue sqlite:%[2]s/spool/queue.db
 smtp limit max-mails 1000000
 smtp limit max-connections 5000
 `
@@ -157,6 +157,10 @@ func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*targe
 // runTabard builds and starts Tabard with the configuration that text makes for
 // the address to listen on.
 func (s *settings) runTabard(ctx context.Context, dir string, text func(addr string) string, more ...string) (*target, error) {
+	// As in the manual, the queue has a directory of its own.
+	if err := os.MkdirAll(filepath.Join(dir, "spool"), 0o700); err != nil {
+		return nil, err
+	}
 	bin := filepath.Join(dir, "tabard")
 	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "tabard/cmd/tabard")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")

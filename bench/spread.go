@@ -108,7 +108,7 @@ pki <mail>
 listen on %[4]s port %[5]s tls
 action "out" relay domain <routes>
 match from any for any action "out"
-queue sqlite:%[2]s/queue.db
+queue sqlite:%[2]s/spool/queue.db
 smtp limit max-mails 1000000
 smtp limit max-connections 5000
 `
