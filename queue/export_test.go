@@ -44,3 +44,10 @@ func SpanOf(us uint64) int { return spanOf(us) }
 
 // SpanEnd is where a span ends.
 func SpanEnd(i int) uint64 { return spanEnd(i) }
+
+// InMemory is how many envelopes are in memory, or about to be.
+func (q *Queue) InMemory() int {
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	return max(q.active.total, len(q.active.items))
+}

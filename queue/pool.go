@@ -132,23 +132,31 @@ func (p *pool) clear() {
 	}
 }
 
-// open reports whether jobs of a ring may be handed out. Destinations that have
-// not answered yet share a part of what may be in flight: however many of them
+// has reports whether jobs of a ring may be handed out in a lane. Destinations that
+// have not answered yet share a part of what may be in flight: however many of them
 // are dead, the others find room.
-func (p *pool) open(ring int) bool {
-	return p.rings[ring].waits() && (ring == 0 || p.probing < p.probes)
+func (p *pool) has(ring int, l Lane) bool {
+	return len(p.rings[ring][l]) > 0 && (ring == 0 || p.probing < p.probes)
 }
 
-// next returns the ring whose turn it is, of those that are open; -1 if none is.
-func (p *pool) next() int {
-	for range p.rings {
-		ring := p.turn
-		p.turn = 1 - p.turn
-		if p.open(ring) {
-			return ring
-		}
+// open reports whether any job may be handed out.
+func (p *pool) open() bool {
+	return p.rings[0].waits() || p.rings[1].waits() && p.probing < p.probes
+}
+
+// next returns the lane whose turn it is, and of the rings that have work in it the
+// one whose turn it is; -1 if there is no work. The lane is chosen first: the worst mail
+// of one ring does not go before the best of the other.
+func (p *pool) next() (ring int, lane Lane) {
+	if !p.open() {
+		return -1, 0
 	}
-	return -1
+	lane, _ = p.laneTurn.next(func(l Lane) bool { return p.has(0, l) || p.has(1, l) })
+	if ring = p.turn; !p.has(ring, lane) {
+		ring = 1 - ring
+	}
+	p.turn = 1 - ring
+	return ring, lane
 }
 
 // heard notes what a worker said with a result, or showed by it.
@@ -173,7 +181,7 @@ func (a *active) heard(d *destination, r *Result) {
 
 // signal wakes one worker.
 func (p *pool) signal() {
-	if len(p.waiters) > 0 && (p.open(0) || p.open(1)) {
+	if len(p.waiters) > 0 && p.open() {
 		close(p.waiters[0])
 		p.waiters = p.waiters[1:]
 	}
@@ -209,12 +217,11 @@ type lease struct {
 func (a *active) take(p *pool, max, size int) [][]*item {
 	var jobs [][]*item
 	for len(jobs) < max && (len(jobs) == 0 || size < takeBytes) {
-		n := p.next()
+		n, lane := p.next()
 		if n < 0 {
 			break
 		}
 		ring := &p.rings[n]
-		lane, _ := p.laneTurn.next(func(l Lane) bool { return len(ring[l]) > 0 })
 		d := ring[lane][0]
 		ring[lane] = ring[lane][1:]
 		d.ringed = false
