@@ -167,7 +167,8 @@ type Submission struct {
 // Client is what smtpd asks of the queue.
 type Client interface {
 	// Enqueue stores a message whose body is at most InlineBody bytes and
-	// returns once it is durable. The body has CRLF line ends and no dot-stuffing.
+	// returns once it is durable. The body has CRLF line ends and no dot-stuffing; it
+	// is not kept.
 	Enqueue(ctx context.Context, s Submission, body []byte) error
 	// Create begins a message of any size.
 	Create(ctx context.Context) (Writer, error)
@@ -178,7 +179,7 @@ type Client interface {
 
 // Writer takes the body of one message. Exactly one of Commit and Abort ends it.
 type Writer interface {
-	// Write appends to the body.
+	// Write appends to the body; p is not kept.
 	Write(p []byte) (int, error)
 	// Commit stores the message and returns once it is durable.
 	Commit(ctx context.Context, s Submission) error

@@ -39,7 +39,7 @@ func (c *remoteClient) Create(ctx context.Context) (Writer, error) {
 	return &remoteWriter{caller: c.caller}, ctx.Err()
 }
 
-// remoteWriter keeps up to InlineBody bytes, and sends more in pieces.
+// remoteWriter keeps less than one piece, and sends the rest in pieces as it comes.
 type remoteWriter struct {
 	caller rpc.Caller
 	buf    []byte
@@ -55,35 +55,58 @@ func (w *remoteWriter) Write(p []byte) (int, error) {
 	if w.ended {
 		return 0, errEnded
 	}
-	for written := 0; ; {
-		n := min(len(p)-written, InlineBody-len(w.buf))
-		w.buf = append(w.buf, p[written:written+n]...)
-		if written += n; written == len(p) {
-			return len(p), w.err
+	for rest := p; len(rest) > 0; {
+		if len(w.buf) == 0 && len(rest) >= w.worth() {
+			n := min(len(rest), wireChunk)
+			if err := w.now(rest[:n]); err != nil {
+				return 0, err
+			}
+			rest = rest[n:]
+			continue
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), remoteWait)
-		err := w.flush(ctx)
-		cancel()
-		if err != nil {
+		n := min(len(rest), wireChunk-len(w.buf))
+		w.buf = append(w.buf, rest[:n]...)
+		rest = rest[n:]
+		if len(w.buf) < wireChunk {
+			break
+		}
+		if err := w.now(w.buf); err != nil {
 			return 0, err
 		}
+		w.buf = w.buf[:0]
 	}
+	return len(p), w.err
 }
 
-// flush sends what is kept.
-func (w *remoteWriter) flush(ctx context.Context) error {
+// worth is how many bytes are sent from where they are: with fewer it is better to
+// wait for more, and at first all may fit into one call.
+func (w *remoteWriter) worth() int {
+	if !w.begun {
+		return wireChunk
+	}
+	return wireChunk / 8
+}
+
+// now sends a piece for Write, which has no context.
+func (w *remoteWriter) now(piece []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), remoteWait)
+	defer cancel()
+	return w.send(ctx, piece)
+}
+
+// send sends a body's next bytes.
+func (w *remoteWriter) send(ctx context.Context, rest []byte) error {
 	if w.err == nil && !w.begun {
 		w.id, w.err = rpc.Invoke[rpc.None, int64](ctx, w.caller, "Queue.Create", rpc.None{})
 		w.begun = w.err == nil
 	}
-	for rest := w.buf; w.err == nil && len(rest) > 0; {
+	for w.err == nil && len(rest) > 0 {
 		piece := rest[:min(len(rest), wireChunk)]
 		_, w.err = rpc.Invoke[writeRequest, rpc.None](ctx, w.caller, "Queue.Write",
 			writeRequest{Writer: w.id, Offset: w.sent, Data: piece})
 		w.sent += int64(len(piece))
 		rest = rest[len(piece):]
 	}
-	w.buf = w.buf[:0]
 	return w.err
 }
 
@@ -123,7 +146,7 @@ func fitting(wire []wireRecipient, bytes int) int {
 
 // finish sends what Commit does not carry.
 func (w *remoteWriter) finish(ctx context.Context, wire []wireRecipient) error {
-	if err := w.flush(ctx); err != nil {
+	if err := w.send(ctx, w.buf); err != nil {
 		return err
 	}
 	for len(wire) > 0 {

@@ -57,6 +57,9 @@ type importWrite struct {
 	Data   []byte
 }
 
+// Bulk implements rpc.Bulk.
+func (importWrite) Bulk() {}
+
 func (s *servedImports) begin(in Import) (int64, *servedImport, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

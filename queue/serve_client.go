@@ -76,6 +76,9 @@ type writeRequest struct {
 	Data   []byte
 }
 
+// Bulk implements rpc.Bulk.
+func (writeRequest) Bulk() {}
+
 type recipientsRequest struct {
 	_          struct{} `cbor:",toarray"`
 	Writer     int64

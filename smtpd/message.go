@@ -44,7 +44,7 @@ func (s *session) begin(tx *transaction, hint int64) *incoming {
 	m := &incoming{s: s, tx: tx, id: id, idText: id.String(), created: now}
 	m.head = header{out: m.store, submission: s.user != "" || s.c.peer.socket, missing: m.missing}
 	room := min(max(tx.options.Size, hint)+own, queue.InlineBody)
-	m.buf = s.received(make([]byte, 0, room), tx, m.idText, now)
+	m.buf = s.received(s.srv.pieces.get(int(room)), tx, m.idText, now)
 	return m
 }
 
@@ -89,6 +89,12 @@ func (m *incoming) abort() {
 		m.w.Abort()
 		m.w = nil
 	}
+	m.letGo()
+}
+
+// letGo gives back the memory of what was collected.
+func (m *incoming) letGo() {
+	m.s.srv.pieces.put(m.buf)
 	m.buf = nil
 }
 
@@ -109,8 +115,8 @@ func (m *incoming) store(p []byte) {
 // queue.InlineBody.
 func (m *incoming) collect(p []byte) {
 	if need := len(m.buf) + len(p); need > cap(m.buf) {
-		grown := make([]byte, len(m.buf), min(max(need, 4*cap(m.buf)), queue.InlineBody))
-		copy(grown, m.buf)
+		grown := append(m.s.srv.pieces.get(min(max(need, 4*cap(m.buf)), queue.InlineBody)), m.buf...)
+		m.letGo()
 		m.buf = grown
 	}
 	m.buf = append(m.buf, p...)
@@ -155,7 +161,9 @@ func (m *incoming) finish() *smtp.SMTPError {
 	ctx, cancel := context.WithTimeout(m.s.c.ctx, m.s.srv.cfg.Timeouts.Commit)
 	defer cancel()
 	sub := m.submission()
-	if err := m.commit(ctx, sub); err != nil {
+	err := m.commit(ctx, sub)
+	m.letGo()
+	if err != nil {
 		return m.s.notStored(err)
 	}
 	m.s.srv.count.accepted(ended, len(sub.Recipients), sub.Message.Size)

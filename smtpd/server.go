@@ -34,6 +34,7 @@ type Server struct {
 	certs  certCache
 	tls    map[int]*tls.Config // by listener
 	bufs   sync.Pool           // of *bufio.Reader: 16 KiB for each connection
+	pieces pieces
 	count  *counts
 	events eventlog.Recorder // nil: there is no event log
 

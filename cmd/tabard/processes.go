@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"runtime/pprof"
 	"strings"
 
@@ -45,14 +44,6 @@ type common struct {
 	Config  string // where the configuration is from
 }
 
-// gcPercent lets the heap of a process grow further than Go's 100 % before it is
-// collected. What lives in these processes is small and what they allocate dies
-// at once: measured, it saves a fifth of the CPU per message. lookup keeps Go's
-// value, because tables may be large.
-func gcPercent(kind string) int {
-	return map[string]int{procSMTPD: 400, procMTA: 400, procQueue: 200}[kind]
-}
-
 // childMain runs the process called name, and returns its exit code.
 func childMain(name string) int {
 	run := map[string]func(context.Context, *privsep.Child) error{
@@ -65,9 +56,7 @@ func childMain(name string) int {
 		_, _ = fmt.Fprintf(os.Stderr, "tabard: there is no process called %q\n", name)
 		return exSoftware
 	}
-	if p := gcPercent(kind); p > 0 && os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(p)
-	}
+	setGCPercent(kind)
 	return privsep.Main(f)
 }
 

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"runtime/debug"
@@ -23,19 +24,19 @@ type Call[T any] struct {
 
 // Reply is the result of a served method; see Call.
 type Reply[T any] struct {
-	body []byte
+	body *bytes.Buffer
 	_    [0]T
 }
 
 // binder and encoded let the codec reach into any Call and Reply.
 type binder interface{ bind(*inflight) error }
-type encoded interface{ encoded() []byte }
+type encoded interface{ encoded() *bytes.Buffer }
 
 func (c *Call[T]) bind(in *inflight) error {
 	c.in = in
 	return in.decode(&c.arg)
 }
-func (r *Reply[T]) encoded() []byte { return r.body }
+func (r *Reply[T]) encoded() *bytes.Buffer { return r.body }
 
 // Do serves one call with f. The context that f gets ends at the caller's
 // deadline, when the caller gives up, or when the connection is lost. A panic in
@@ -81,13 +82,13 @@ func (in *inflight) decode(v any) error {
 	return nil
 }
 
-func (in *inflight) encode(v any) ([]byte, error) {
-	body, err := in.conn.coding.Marshal(v)
+func (in *inflight) encode(v any) (*bytes.Buffer, error) {
+	body, err := in.conn.coding.encode(v)
 	if err != nil {
 		return nil, fmt.Errorf("%s: encode answer: %w", in.method, err)
 	}
-	if answerHead+len(body) > in.conn.maxFrame {
-		return nil, fmt.Errorf("%s: answer of %d bytes: %w", in.method, len(body), ErrTooLarge)
+	if answerHead+body.Len() > in.conn.maxFrame {
+		return nil, fmt.Errorf("%s: answer of %d bytes: %w", in.method, body.Len(), ErrTooLarge)
 	}
 	return body, nil
 }

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ type Client struct {
 	coding *Coding
 	codec  *clientCodec
 	slots  chan struct{}
+	pieces chan struct{} // see Bulk
 }
 
 // errNotSent marks an ErrUnavailable of a call that the peer cannot have seen.
@@ -32,8 +34,9 @@ func NewClient(conn net.Conn, opts ...Option) *Client {
 	}
 	return &Client{
 		options: o, coding: coding, codec: codec,
-		rpc:   netrpc.NewClientWithCodec(codec),
-		slots: make(chan struct{}, max(o.maxInFlight, 1)),
+		rpc:    netrpc.NewClientWithCodec(codec),
+		slots:  make(chan struct{}, max(o.maxInFlight, 1)),
+		pieces: make(chan struct{}, maxBulk),
 	}
 }
 
@@ -51,11 +54,16 @@ func (c *Client) Call(ctx context.Context, method string, args, reply any) error
 	if c.coding == nil || len(method) > maxMethod {
 		return fmt.Errorf("%w: cannot call %q", ErrInvalid, truncate(method, maxMethod))
 	}
-	body, err := c.coding.Marshal(args)
+	end, err := c.bulk(ctx, method, args)
+	if err != nil {
+		return err
+	}
+	defer end()
+	body, err := c.coding.encode(args)
 	if err != nil {
 		return fmt.Errorf("%s: encode request: %w", method, err)
 	}
-	if n := callSize(method, body); n > c.maxFrame {
+	if n := callSize(method, body.Bytes()); n > c.maxFrame {
 		return fmt.Errorf("%s: request of %d bytes: %w", method, n, ErrTooLarge)
 	}
 	result, err := c.exchange(ctx, method, body)
@@ -68,8 +76,8 @@ func (c *Client) Call(ctx context.Context, method string, args, reply any) error
 	return nil
 }
 
-// exchange sends one encoded request and waits for its encoded result.
-func (c *Client) exchange(ctx context.Context, method string, body []byte) ([]byte, error) {
+// exchange sends one encoded request, which it takes, and waits for its encoded result.
+func (c *Client) exchange(ctx context.Context, method string, body *bytes.Buffer) ([]byte, error) {
 	select {
 	case c.slots <- struct{}{}:
 	case <-ctx.Done():
@@ -77,12 +85,13 @@ func (c *Client) exchange(ctx context.Context, method string, body []byte) ([]by
 	case <-c.codec.lost:
 		return nil, fmt.Errorf("%s: %w: %w", method, ErrUnavailable, errNotSent)
 	}
-	out := &outgoing{body: body}
+	out := &outgoing{body: body.Bytes()}
 	if err := out.until(ctx); err != nil {
 		<-c.slots
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
 	call := c.rpc.Go(method, out, &out.result, make(chan *netrpc.Call, 1))
+	c.coding.release(body) // Go has had it written
 	select {
 	case <-call.Done:
 		<-c.slots

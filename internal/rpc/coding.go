@@ -1,7 +1,9 @@
 package rpc
 
 import (
+	"bytes"
 	"fmt"
+	"sync"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -13,8 +15,9 @@ type limits struct{ nesting, elements, pairs int }
 // Coding encodes and decodes messages between processes: CBOR (RFC 8949) with a
 // decoder for hostile input. It is safe for concurrent use.
 type Coding struct {
-	enc cbor.EncMode
-	dec cbor.DecMode
+	enc  cbor.UserBufferEncMode
+	dec  cbor.DecMode
+	bufs sync.Pool // of *bytes.Buffer
 }
 
 // NewCoding returns the coding that every connection between processes uses.
@@ -34,7 +37,7 @@ func newCoding(l limits) (*Coding, error) {
 	enc, err := cbor.EncOptions{
 		Time:        cbor.TimeRFC3339NanoUTC,
 		IndefLength: cbor.IndefLengthForbidden,
-	}.EncMode()
+	}.UserBufferEncMode()
 	if err != nil {
 		return nil, fmt.Errorf("cbor encoder: %w", err)
 	}
@@ -56,6 +59,23 @@ func newCoding(l limits) (*Coding, error) {
 
 // Marshal encodes a plain value.
 func (c *Coding) Marshal(v any) ([]byte, error) { return c.enc.Marshal(v) }
+
+// encode is Marshal into a buffer that is for release when it has been sent.
+func (c *Coding) encode(v any) (*bytes.Buffer, error) {
+	b, ok := c.bufs.Get().(*bytes.Buffer)
+	if !ok {
+		b = new(bytes.Buffer)
+	}
+	b.Reset()
+	return b, c.enc.MarshalToBuffer(v, b)
+}
+
+// release gives a buffer back that nobody reads any more; nil is none.
+func (c *Coding) release(b *bytes.Buffer) {
+	if b != nil && b.Cap() <= keepBuffer {
+		c.bufs.Put(b)
+	}
+}
 
 // Unmarshal decodes exactly one value into v, a pointer. What it allocates is
 // bounded by the length of data and the limits of the coding.

@@ -34,8 +34,9 @@ var errFrame = errors.New("malformed frame")
 
 // frameReader takes frames off a connection.
 type frameReader struct {
-	r   *bufio.Reader
-	max int
+	r    *bufio.Reader
+	max  int
+	keep []byte // for borrowed payloads
 }
 
 func newFrameReader(r io.Reader, max int) *frameReader {
@@ -58,14 +59,26 @@ func (f *frameReader) length() (int, error) {
 
 // payload reads the n bytes that length announced. The caller owns them.
 func (f *frameReader) payload(n int) ([]byte, error) {
-	p := make([]byte, n)
-	if _, err := io.ReadFull(f.r, p); err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
-		return nil, err
+	return f.fill(make([]byte, n))
+}
+
+// borrow is payload for a caller that is done with the bytes when it reads again.
+func (f *frameReader) borrow(n int) ([]byte, error) {
+	if n > keepBuffer {
+		return f.payload(n)
 	}
-	return p, nil
+	if n > cap(f.keep) {
+		f.keep = make([]byte, min(max(n, 2*cap(f.keep)), keepBuffer))
+	}
+	return f.fill(f.keep[:n])
+}
+
+func (f *frameReader) fill(p []byte) ([]byte, error) {
+	_, err := io.ReadFull(f.r, p)
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	return p, err
 }
 
 // request is a decoded call or cancel frame.

@@ -51,6 +51,10 @@ func (s *service) Nothing(c *Call[None], r *Reply[None]) error {
 	return Do(c, r, func(context.Context, None) (None, error) { return None{}, nil })
 }
 
+func (s *service) Swallow(c *Call[[]byte], r *Reply[None]) error {
+	return Do(c, r, func(context.Context, []byte) (None, error) { return None{}, nil })
+}
+
 func (s *service) Fail(c *Call[string], r *Reply[None]) error {
 	return Do(c, r, func(_ context.Context, kind string) (None, error) { return None{}, namedError(kind) })
 }

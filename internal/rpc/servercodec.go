@@ -56,7 +56,7 @@ func (c *serverCodec) enter(n int) bool {
 
 // admit reads a payload of n bytes. A call joins those in flight.
 func (c *serverCodec) admit(n int) (*inflight, error) {
-	p, err := c.in.payload(n)
+	p, err := c.in.borrow(n) // until the argument is decoded, before the next frame
 	if err != nil {
 		return nil, err
 	}
@@ -111,8 +111,9 @@ func (c *serverCodec) WriteResponse(r *netrpc.Response, body any) error {
 		return c.out.add(func(b []byte) []byte { return appendAnswer(b, r.Seq, code, truncate(text, maxErrorText)) })
 	}
 	var result []byte
-	if e, ok := body.(encoded); ok {
-		result = e.encoded()
+	if e, ok := body.(encoded); ok && e.encoded() != nil {
+		defer c.coding.release(e.encoded())
+		result = e.encoded().Bytes()
 	}
 	return c.out.add(func(b []byte) []byte { return appendAnswer(b, r.Seq, codeOK, result) })
 }

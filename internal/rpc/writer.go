@@ -6,8 +6,9 @@ import (
 	"sync"
 )
 
-// keepBuffer is the largest write buffer that is kept for the next write.
-const keepBuffer = 256 << 10
+// keepBuffer is the largest buffer that is kept for the next use. What maxBulk requests
+// of 64 KiB need is kept.
+const keepBuffer = 512 << 10
 
 // writer sends frames from many goroutines over one connection. What arrives
 // while a write is under way leaves together with the next one.
