@@ -328,7 +328,7 @@ func (q *Queue) Release(ctx context.Context, kind HoldKind, value string) (int, 
 	q.holds = slices.Delete(q.holds, i, i+1) // before its row goes: nothing is held by it any more
 	a.mu.Unlock()
 	change := &Change{Release: []int64{h.ID}, DueAt: time.Now()}
-	if err := q.commits.do(ctx, change); err != nil {
+	if err := q.commits.do(ctx, change); err != nil && !q.endedAll(ctx, change, err) {
 		a.mu.Lock()
 		q.holds = append(q.holds, h)
 		a.mu.Unlock()
@@ -339,6 +339,18 @@ func (q *Queue) Release(ctx context.Context, kind HoldKind, value string) (int, 
 	a.mu.Unlock()
 	q.log.Info("queue release", "kind", string(h.Kind), "value", h.Value, "envelopes", change.Affected)
 	return change.Affected, nil
+}
+
+// endedAll reports whether the holds that a change releases are gone from the store
+// although it failed: after some errors it is durable all the same. A hold that only
+// the memory has would take back what the store has as due, without end.
+func (q *Queue) endedAll(ctx context.Context, c *Change, why error) bool {
+	list, err := q.store.Holds(context.WithoutCancel(ctx))
+	if err != nil || slices.ContainsFunc(list, func(h Hold) bool { return slices.Contains(c.Release, h.ID) }) {
+		return false
+	}
+	q.log.Warn("queue release is durable, though it failed", "error", why)
+	return true
 }
 
 // Holds implements Admin.

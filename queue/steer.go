@@ -488,7 +488,7 @@ func (q *Queue) dropHolds(ctx context.Context, f func(*Hold) bool) error {
 	if len(change.Release) == 0 {
 		return nil
 	}
-	if err := q.commits.do(ctx, change); err != nil {
+	if err := q.commits.do(ctx, change); err != nil && !q.endedAll(ctx, change, err) {
 		return err
 	}
 	a.mu.Lock()
