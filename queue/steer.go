@@ -461,14 +461,16 @@ func (q *Queue) endHolds(ctx context.Context, s *Steer, p *page) error {
 			ids[p.rows[i].Hold] = true
 		}
 	}
-	if len(ids) == 0 {
-		return nil
+	for id := range ids { // counting all that is held, page by page, would take ever longer
+		kept, err := q.store.Keeps(ctx, id)
+		if err != nil {
+			return err
+		}
+		if kept {
+			delete(ids, id)
+		}
 	}
-	counts, err := q.store.Held(ctx)
-	if err != nil {
-		return err
-	}
-	return q.dropHolds(ctx, func(h *Hold) bool { return ids[h.ID] && counts[h.ID] == 0 })
+	return q.dropHolds(ctx, func(h *Hold) bool { return ids[h.ID] })
 }
 
 // dropHolds ends the holds by hand that f names. Needs holdMu.

@@ -65,6 +65,8 @@ type Store interface {
 	Holds(ctx context.Context) ([]Hold, error)
 	// Held counts envelopes by the hold that keeps them back.
 	Held(ctx context.Context) (map[int64]int64, error)
+	// Keeps reports whether a hold keeps any envelope back.
+	Keeps(ctx context.Context, hold int64) (bool, error)
 	// Backlog counts the relayed envelopes of up to limit destinations, those
 	// with most of them first.
 	Backlog(ctx context.Context, limit int) ([]Backlog, error)

@@ -39,6 +39,15 @@ func (s *Store) Held(ctx context.Context) (map[int64]int64, error) {
 	return all, wrap(rows.Err())
 }
 
+// keepsText says held > 0 because the index of what is held does.
+const keepsText = "SELECT EXISTS (SELECT 1 FROM envelopes WHERE held > 0 AND held = ?)"
+
+// Keeps implements queue.Store.
+func (s *Store) Keeps(ctx context.Context, hold int64) (keeps bool, err error) {
+	err = s.read.QueryRowContext(ctx, keepsText, hold).Scan(&keeps)
+	return keeps, wrap(err)
+}
+
 // Backlog implements queue.Store.
 func (s *Store) Backlog(ctx context.Context, limit int) ([]queue.Backlog, error) {
 	rows, err := s.reads.backlog.QueryContext(ctx, limit)

@@ -12,7 +12,14 @@ import (
 // The end of a hold does not read a million envelopes that it did not keep back.
 func TestReleaseReadsTheIndex(t *testing.T) {
 	s := open(t, filepath.Join(t.TempDir(), "queue.db"))
-	rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+freeText, 0, 0, 2)
+	noScan(t, s, freeText, 0, 0, 2)
+	noScan(t, s, keepsText, 2)
+}
+
+// noScan looks whether a statement reads a whole table.
+func noScan(t *testing.T, s *Store, text string, args ...any) {
+	t.Helper()
+	rows, err := s.read.QueryContext(t.Context(), "EXPLAIN QUERY PLAN "+text, args...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +30,7 @@ func TestReleaseReadsTheIndex(t *testing.T) {
 		if err := rows.Scan(&id, &parent, &unused, &detail); err != nil {
 			t.Fatal(err)
 		}
-		if strings.HasPrefix(detail, "SCAN") {
+		if strings.HasPrefix(detail, "SCAN") && detail != "SCAN CONSTANT ROW" {
 			t.Errorf("plan: %s", detail)
 		}
 	}
