@@ -61,7 +61,7 @@ type active struct {
 	// Ids that left while a scan was reading: its snapshot may still show
 	// them, and a row that is gone must not be handed out again.
 	scanning bool
-	pinned   map[EnvelopeID]bool // rows that Steer changes: they are not to come here
+	pinned   map[EnvelopeID]bool // rows that Steer changes: they are not to come here; true: a scan passed one over
 	left     map[EnvelopeID]struct{}
 }
 

@@ -358,7 +358,11 @@ func (q *Queue) take(rows []Stored) {
 	messages := make(map[*Message]*message)
 	for i := range rows {
 		r := &rows[i]
-		if _, gone := a.left[r.ID]; gone || a.items[r.ID] != nil || a.pinned[r.ID] {
+		if _, gone := a.left[r.ID]; gone || a.items[r.ID] != nil {
+			continue
+		}
+		if _, changes := a.pinned[r.ID]; changes {
+			a.pinned[r.ID] = true
 			continue
 		}
 		d := a.admit(r.Destination, r.Lane)

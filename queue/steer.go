@@ -105,7 +105,9 @@ func (q *Queue) Steer(ctx context.Context, s Steer) (Steered, error) {
 		out.Changed = q.listed(p.rows)
 		return out, nil
 	}
-	return out, q.carryOut(ctx, &s, p)
+	err = q.carryOut(ctx, &s, p)
+	p.known = err == nil
+	return out, err
 }
 
 func (q *Queue) reread(ctx context.Context, query Query, ids []string) ([]Stored, error) {
@@ -134,10 +136,34 @@ type page struct {
 	busy    map[EnvelopeID]string
 	due     map[EnvelopeID]bool // in memory, so that a retry changes nothing
 	rows    []Stored            // what is changed
+	changed map[EnvelopeID]bool // likewise
 	refused []Refusal
 	change  *Change
 	done    bool // change is durable
+	known   bool // what the store has of the envelopes is known
+	was     map[EnvelopeID]schedule
+	will    map[EnvelopeID]schedule // of those that are changed, and are there afterwards
 	fresh   map[string]*redirection
+}
+
+// schedule is when an envelope is due, unless it is held.
+type schedule struct {
+	next time.Time
+	held bool
+}
+
+// schedule returns when an envelope is due as the page leaves it; false: it is gone.
+// What is not known may be due at any time.
+func (p *page) schedule(id EnvelopeID) (schedule, bool) {
+	was, read := p.was[id]
+	if !p.known || !read {
+		return schedule{next: time.UnixMilli(0)}, true
+	}
+	if !p.changed[id] {
+		return was, true
+	}
+	will, there := p.will[id]
+	return will, there
 }
 
 func (p *page) refuse(id EnvelopeID, why string) {
@@ -150,6 +176,7 @@ func (q *Queue) seize(rows []Stored, s *Steer) *page {
 	p := &page{
 		busy: make(map[EnvelopeID]string), due: make(map[EnvelopeID]bool),
 		pinned: make(map[EnvelopeID]Lane), change: &Change{}, fresh: make(map[string]*redirection),
+		changed: make(map[EnvelopeID]bool), was: make(map[EnvelopeID]schedule), will: make(map[EnvelopeID]schedule),
 	}
 	a := q.active
 	a.mu.Lock()
@@ -158,8 +185,9 @@ func (q *Queue) seize(rows []Stored, s *Steer) *page {
 	for i := range rows {
 		id := rows[i].ID
 		it := a.items[id]
+		_, pinned := a.pinned[id]
 		switch {
-		case a.pinned[id], it == nil && rows[i].Claimed: // by another; or on its way into memory
+		case pinned, it == nil && rows[i].Claimed: // by another; or on its way into memory
 			p.busy[id] = tooBusy
 		case it != nil && s.Op == OpRemove && !s.Idle: // see forget
 		case it != nil && it.job != nil:
@@ -168,7 +196,7 @@ func (q *Queue) seize(rows []Stored, s *Steer) *page {
 			p.due[id] = true
 		case s.DryRun:
 		case it == nil:
-			a.pinned[id] = true
+			a.pinned[id] = false
 			p.pinned[id] = rows[i].Lane
 		default:
 			p.busy[id] = tooBusy // unless it waits for its turn
@@ -184,32 +212,31 @@ func (q *Queue) seize(rows []Stored, s *Steer) *page {
 	return p
 }
 
-// yield gives back what seize took. What was changed is read again from the store
-// when it is due.
+// yield gives back what seize took. What was changed, or passed over, is read again
+// from the store when it is due.
 func (q *Queue) yield(p *page) {
-	next := make(map[EnvelopeID]time.Time)
-	for i := range p.rows {
-		next[p.rows[i].ID] = p.rows[i].Next
-	}
 	a := q.active
 	a.mu.Lock()
 	for id, lane := range p.pinned {
+		missed := a.pinned[id] || a.scanning || p.changed[id] || !p.known
 		delete(a.pinned, id)
-		if t, ok := next[id]; ok && p.done {
-			q.stored(lane, t)
-		} else {
-			q.stored(lane, time.UnixMilli(0)) // it may have come due, and was passed over
+		if a.scanning {
+			a.left[id] = struct{}{} // the answer may show it as it was
+		}
+		if s, there := p.schedule(id); missed && there && !s.held {
+			q.stored(lane, s.next)
 		}
 	}
 	for _, it := range p.taken {
-		t, ok := next[it.env.ID]
-		if !ok || !p.done {
+		if !p.changed[it.env.ID] || !p.done {
 			q.route(it)
 			continue
 		}
 		a.handed(it.msg)
 		q.leave(it)
-		q.stored(it.lane, t)
+		if s, there := p.schedule(it.env.ID); there && !s.held {
+			q.stored(it.lane, s.next)
+		}
 	}
 	a.mu.Unlock()
 	q.kick()
@@ -218,6 +245,9 @@ func (q *Queue) yield(p *page) {
 // plan decides what becomes of each envelope.
 func (q *Queue) plan(ctx context.Context, s *Steer, p *page, rows []Stored) error {
 	p.change.DueAt = time.Now().Truncate(time.Millisecond)
+	for i := range rows {
+		p.was[rows[i].ID] = schedule{rows[i].Next, rows[i].Hold != 0}
+	}
 	for i := range rows {
 		r := &rows[i]
 		why := p.busy[r.ID]
@@ -232,6 +262,7 @@ func (q *Queue) plan(ctx context.Context, s *Steer, p *page, rows []Stored) erro
 			continue
 		}
 		p.rows = append(p.rows, *r)
+		p.changed[r.ID] = true
 	}
 	return nil
 }
@@ -267,6 +298,7 @@ func (q *Queue) planOne(ctx context.Context, s *Steer, p *page, r *Stored) (why 
 		case s.Keep:
 			u := r.update()
 			u.Hold = 0
+			p.will[r.ID] = schedule{next: r.Next}
 			p.change.Update = append(p.change.Update, u)
 			return "", nil
 		}
@@ -286,6 +318,7 @@ func (q *Queue) planOne(ctx context.Context, s *Steer, p *page, r *Stored) (why 
 
 func (p *page) makeDue(r *Stored) {
 	p.change.Due = append(p.change.Due, r.ID)
+	p.will[r.ID] = schedule{next: p.change.DueAt}
 	r.Next = p.change.DueAt
 }
 
@@ -341,6 +374,7 @@ func (p *page) bounce(s *Steer, r *Stored) (why string) {
 	u := r.update()
 	u.Next, u.Hold, u.Notice, u.LastError = p.change.DueAt, 0, n.encode(), address.OneLine(noticeText(n), maxErrorText)
 	r.Next = u.Next
+	p.will[r.ID] = schedule{next: u.Next}
 	p.change.Update = append(p.change.Update, u)
 	return ""
 }
