@@ -2,6 +2,7 @@ package queue
 
 import (
 	"slices"
+	"time"
 
 	"tabard/internal/address"
 )
@@ -213,9 +214,10 @@ type lease struct {
 }
 
 // take returns up to max jobs, one destination after the other, to go beside size
-// bytes of something else.
-func (a *active) take(p *pool, max, size int) [][]*item {
-	var jobs [][]*item
+// bytes of something else. What it finds with its time over is none, and returned
+// beside them.
+func (a *active) take(p *pool, max, size int) (jobs [][]*item, over []*item) {
+	now := time.Now()
 	for len(jobs) < max && (len(jobs) == 0 || size < takeBytes) {
 		n, lane := p.next()
 		if n < 0 {
@@ -225,7 +227,9 @@ func (a *active) take(p *pool, max, size int) [][]*item {
 		d := ring[lane][0]
 		ring[lane] = ring[lane][1:]
 		d.ringed = false
-		if job := a.job(d); len(job) > 0 {
+		job, late := a.job(d, now)
+		over = append(over, late...)
+		if len(job) > 0 {
 			jobs = append(jobs, job)
 			size += weight(job)
 		}
@@ -233,12 +237,12 @@ func (a *active) take(p *pool, max, size int) [][]*item {
 		a.forget(d)
 	}
 	p.signal()
-	return jobs
+	return jobs, over
 }
 
-// job forms the next job of a destination.
-func (a *active) job(d *destination) []*item {
-	var job []*item
+// job forms the next job of a destination. Mail whose time is over by now, since
+// nobody took it for long, is left out of it.
+func (a *active) job(d *destination, now time.Time) (job, over []*item) {
 	lane, _ := d.turn.next(func(l Lane) bool { return len(d.shares[l].ready) > 0 })
 	s := &d.shares[lane]
 	for len(s.ready) > 0 && len(job) < maxJobEnvelopes {
@@ -253,10 +257,14 @@ func (a *active) job(d *destination) []*item {
 			a.leave(it)
 			continue
 		}
+		if it.over(now) {
+			over = append(over, it)
+			continue
+		}
 		job = append(job, it)
 	}
 	if len(job) == 0 {
-		return nil
+		return nil, over
 	}
 	l := &lease{dest: d, left: len(job), probe: d.ring() == 1}
 	if l.probe {
@@ -267,7 +275,7 @@ func (a *active) job(d *destination) []*item {
 	}
 	d.leased++
 	a.leased += len(job)
-	return job
+	return job, over
 }
 
 // forwardedFrom is '@' and the domain that an envelope was forwarded from, empty if

@@ -132,7 +132,12 @@ func (w *poolWorker) Take(ctx context.Context, limit int) ([]Job, error) {
 func (w *poolWorker) next(limit int) ([][]*item, chan struct{}, error) {
 	a := w.queue.active
 	a.mu.Lock()
-	defer a.mu.Unlock()
+	late := false
+	defer func() {
+		if a.mu.Unlock(); late {
+			w.queue.kick()
+		}
+	}()
 	if w.gone() || w.queue.ctx.Err() != nil {
 		return nil, nil, ErrClosed
 	}
@@ -140,7 +145,11 @@ func (w *poolWorker) next(limit int) ([][]*item, chan struct{}, error) {
 	if w.pool.key.relay {
 		beside = w.queue.pausedWeight()
 	}
-	batches := a.take(w.pool, limit, beside)
+	batches, over := a.take(w.pool, limit, beside)
+	for _, it := range over {
+		w.queue.route(it) // to be reported, or held
+	}
+	late = len(over) > 0
 	now := time.Now()
 	for _, batch := range batches {
 		for _, it := range batch {
