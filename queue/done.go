@@ -30,6 +30,7 @@ func (w *poolWorker) refuse(batch []*item, err error) {
 		mine = append(mine, it)
 	}
 	var missing *bodycode.NoKeyError
+	var unknown *bodycode.UnknownError
 	switch {
 	case errors.Is(err, rpc.ErrNotFound):
 		for _, it := range mine { // removed by hand
@@ -41,7 +42,10 @@ func (w *poolWorker) refuse(batch []*item, err error) {
 		q.hold(mine, err)
 	case errors.As(err, &missing):
 		q.log.Error("message body is encrypted under a key that is missing: held until the key is back", "message", id.String(), "key", missing.ID, "error", err)
-		q.awaitKey(mine, missing.ID)
+		q.await(mine, HoldKey, missing.ID, err)
+	case errors.As(err, &unknown):
+		q.log.Error("message body is stored in a way that this version does not know: held until one runs that does", "message", id.String(), "encoding", string(unknown.Encoding), "error", err)
+		q.await(mine, HoldEncoding, string(unknown.Encoding), err)
 	default:
 		q.log.Error("message body not read", "message", id.String(), "error", err)
 		q.conclude(mine, Result{Outcome: Deferred, Enhanced: "4.3.0", Text: "queue: " + err.Error()})

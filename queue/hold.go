@@ -21,6 +21,7 @@ const (
 	HoldRule        HoldKind = "rule"        // mail of an action
 	HoldRoute       HoldKind = "route"       // relayed mail for a domain, or over a server
 	HoldKey         HoldKind = "key"         // mail whose key is missing, by the key's id: the queue's own
+	HoldEncoding    HoldKind = "encoding"    // mail whose body a newer version stored, by how it did: the queue's own
 	HoldHand        HoldKind = "hand"        // only the envelopes that Steer held; its value says why
 )
 
@@ -61,6 +62,8 @@ func (h *Hold) String() string {
 		text += " paused"
 	case HoldKey:
 		text += " missing"
+	case HoldEncoding:
+		text += " unknown"
 	default:
 		text += " held"
 	}
@@ -87,6 +90,8 @@ func (h Hold) normal() (Hold, error) {
 		value = normalSender(value)
 	case HoldRule:
 		value = strings.TrimSpace(h.Value)
+	case HoldEncoding:
+		value = h.Value
 	case HoldKey:
 	default:
 		return h, fmt.Errorf("%w: hold of kind %.20q", rpc.ErrInvalid, h.Kind)
@@ -140,7 +145,7 @@ func (h *Hold) holds(s *subject) bool {
 		return s.env.Relay && s.domain == h.Value
 	case HoldRule:
 		return s.env.Action == h.Value
-	case HoldKey, HoldHand: // that shows when a body is read, or in the envelope
+	case HoldKey, HoldEncoding, HoldHand: // that shows when a body is read, or in the envelope
 		return false
 	}
 	if s.sender == "" {
@@ -220,7 +225,7 @@ func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
 	h.ID = q.lastHold
 	if i := q.findHold(h.Kind, h.Value); i >= 0 {
 		h.ID, h.Created = q.holds[i].ID, q.holds[i].Created
-	} else if len(q.holds) >= maxHolds {
+	} else if !h.Kind.own() && q.countHolds() >= maxHolds {
 		err = fmt.Errorf("%w: there are %d holds already", rpc.ErrInvalid, maxHolds)
 	}
 	a.mu.Unlock()
@@ -240,6 +245,21 @@ func (q *Queue) Hold(ctx context.Context, want Hold) (Hold, error) {
 	a.mu.Unlock()
 	q.log.Info("queue hold", "kind", string(h.Kind), "value", h.Value, "reason", h.Reason)
 	return h, nil
+}
+
+// own reports whether a hold is the queue's own. There are as many as there are keys
+// and versions, whatever else is held: mail that needs one must not stay in memory.
+func (k HoldKind) own() bool { return k == HoldKey || k == HoldEncoding }
+
+// countHolds counts the holds that somebody asked for. Needs active.mu.
+func (q *Queue) countHolds() int {
+	n := 0
+	for _, h := range q.holds {
+		if !h.Kind.own() {
+			n++
+		}
+	}
+	return n
 }
 
 // findHold returns the place of a hold in the list, or -1. Needs active.mu.

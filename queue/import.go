@@ -341,7 +341,7 @@ func (q *Queue) importHolds(c *Change, list []NewEnvelope, from []Portable) ([]*
 		if i := slices.IndexFunc(holds, func(h *Hold) bool { return h.Value == value }); i >= 0 {
 			return holds[i].ID
 		}
-		if len(q.holds)+len(holds) >= maxHolds {
+		if q.countHolds()+len(holds) >= maxHolds {
 			return 0
 		}
 		h := &Hold{ID: max(q.lastHold+1, firstHold) + int64(len(holds)), Kind: HoldHand, Value: value, Created: c.DueAt}

@@ -47,19 +47,29 @@ func (q *Queue) SetCoder(c *bodycode.Coder) {
 		q.store.SetCoder(c)
 		q.coder.Store(c)
 	})
+	q.settleBodies()
+}
+
+// settleBodies ends holds of mail whose body can be opened again, and says what is
+// missing for that of others.
+func (q *Queue) settleBodies() {
 	q.goWhile(func() {
-		q.releaseKeys(q.ctx)
-		q.missKeys(q.ctx)
+		q.releaseOwn(q.ctx)
+		q.miss(q.ctx)
 	})
 }
 
-// missKeys says which keys are missing for mail that is here.
-func (q *Queue) missKeys(ctx context.Context) {
+// miss says what is missing for mail that is here.
+func (q *Queue) miss(ctx context.Context) {
 	stored, err := q.store.Encodings(ctx)
 	if err != nil && ctx.Err() == nil {
 		q.log.Error("how bodies are stored is not known", "error", err)
 	}
 	for _, s := range stored {
+		if !s.Encoding.Known() {
+			q.log.Error("messages are stored in a way that this version does not know: they wait until one runs that does", "encoding", string(s.Encoding), "messages", s.Messages)
+			continue
+		}
 		if key := s.Encoding.Key(); key != "" && !q.hasKey(key) {
 			q.log.Error("messages are encrypted under a key that is missing: they wait until it is back", "key", key, "messages", s.Messages)
 		}
@@ -72,44 +82,85 @@ func (q *Queue) hasKey(id string) bool {
 	return c != nil && c.HasKey(id)
 }
 
-// awaitKey keeps items back until their key is there. They do not expire meanwhile:
-// that a key is missing is no fault of the mail. Needs active.mu.
-func (q *Queue) awaitKey(items []*item, key string) {
-	q.goWhile(func() {
-		want := Hold{Kind: HoldKey, Value: key, Reason: "name its file with queue encryption"}
-		h, err := q.Hold(q.ctx, want)
-		for ; err != nil; h, err = q.Hold(q.ctx, want) {
-			q.log.Error("queue hold not stored", "error", err)
-			if !sleep(q.ctx, suspendWait) {
-				return // found again at the next start
-			}
-		}
-		q.active.mu.Lock()
-		q.suspend(items, &h)
-		q.active.mu.Unlock()
-		if q.hasKey(key) { // since the body was asked for
-			q.releaseKeys(q.ctx)
-		}
-	})
+// await keeps items back until their bodies can be opened, by a hold of the queue's
+// own. They do not expire meanwhile: it is no fault of the mail. Needs active.mu.
+func (q *Queue) await(items []*item, kind HoldKind, what string, why error) {
+	reason := "name its file with queue encryption"
+	if kind == HoldEncoding {
+		reason = "a newer version of Tabard stored it"
+	}
+	want, err := Hold{Kind: kind, Value: what, Reason: reason}.normal()
+	if err != nil { // what says how the body is stored is no such thing
+		q.hold(items, why)
+		return
+	}
+	if i := q.findHold(want.Kind, want.Value); i >= 0 {
+		q.suspend(items, q.holds[i])
+		return
+	}
+	id := holdID{want.Kind, want.Value}
+	others, asked := q.awaiting[id]
+	if q.awaiting[id] = append(others, items...); !asked {
+		q.goWhile(func() { q.holdOwn(want) })
+	}
 }
 
-// releaseKeys ends the holds of keys that are there.
-func (q *Queue) releaseKeys(ctx context.Context) {
+// holdID tells one hold from the others.
+type holdID struct {
+	Kind  HoldKind
+	Value string
+}
+
+// holdOwn makes a hold of the queue's own, and keeps back by it what waits for that.
+func (q *Queue) holdOwn(want Hold) {
+	h, err := q.Hold(q.ctx, want)
+	for ; err != nil; h, err = q.Hold(q.ctx, want) {
+		q.log.Error("queue hold not stored", "error", err)
+		if !sleep(q.ctx, suspendWait) {
+			return // found again at the next start
+		}
+	}
+	id := holdID{want.Kind, want.Value}
 	q.active.mu.Lock()
-	var back []string
+	q.suspend(q.awaiting[id], &h)
+	delete(q.awaiting, id)
+	q.active.mu.Unlock()
+	if q.opens(&h) { // since the body was asked for
+		q.releaseOwn(q.ctx)
+	}
+}
+
+// opens reports whether what a hold of the queue's own waits for is there.
+func (q *Queue) opens(h *Hold) bool {
+	switch h.Kind {
+	case HoldKey:
+		return q.hasKey(h.Value)
+	case HoldEncoding:
+		return bodycode.Encoding(h.Value).Known()
+	}
+	return false
+}
+
+// releaseOwn ends the holds of the queue's own that wait for nothing any more.
+func (q *Queue) releaseOwn(ctx context.Context) {
+	if q.store.Writable() != nil {
+		return
+	}
+	q.active.mu.Lock()
+	var back []Hold
 	for _, h := range q.holds {
-		if h.Kind == HoldKey && q.hasKey(h.Value) {
-			back = append(back, h.Value)
+		if q.opens(h) {
+			back = append(back, *h)
 		}
 	}
 	q.active.mu.Unlock()
-	for _, key := range back {
+	for _, h := range back {
 		for {
-			_, err := q.Release(ctx, HoldKey, key)
+			_, err := q.Release(ctx, h.Kind, h.Value)
 			if err == nil || errors.Is(err, rpc.ErrNotFound) {
 				break
 			}
-			q.log.Error("mail whose key is back is still held", "key", key, "error", err)
+			q.log.Error("mail whose body can be opened again is still held", string(h.Kind), h.Value, "error", err)
 			if !sleep(ctx, suspendWait) {
 				return
 			}

@@ -139,12 +139,7 @@ func TestMissingKey(t *testing.T) {
 	r = r.reopen(queue.Options{TTL: time.Millisecond, Coder: coder(t, false, 2)})
 	eventually(t, "it is said at the start", func() bool { return strings.Contains(r.log.String(), "under a key that is missing") })
 	w := r.relayer()
-	ctx, cancel := context.WithCancel(t.Context())
-	took := make(chan []queue.Job, 1)
-	go func() {
-		jobs, _ := w.Take(ctx, 10)
-		took <- jobs
-	}()
+	end := takesNothing(t, w)
 	eventually(t, "hold", func() bool {
 		l := r.list()
 		return len(l) == 2 && l[0].Envelope.Held && l[1].Envelope.Held
@@ -157,10 +152,7 @@ func TestMissingKey(t *testing.T) {
 	if !strings.Contains(r.log.String(), "level=ERROR") {
 		t.Errorf("log: %s", r.log)
 	}
-	cancel()
-	if jobs := <-took; len(jobs) != 0 {
-		t.Errorf("handed out: %+v", jobs)
-	}
+	end()
 	if _, failed, err := recode(t.Context(), r, false); failed != 2 || err != nil {
 		t.Errorf("stored anew without the key: %d failed, %v", failed, err)
 	}

@@ -32,12 +32,14 @@ type Queue struct {
 	traces  *traces
 	began   time.Time
 
-	scan    scanState // under active.mu
-	holds   []*Hold   // under active.mu
-	holdMu  sync.Mutex
-	imports importsNow
-	resolve backlog[*item]
-	reports reports
+	scan  scanState // under active.mu
+	holds []*Hold   // under active.mu
+	// awaiting is what waits for a hold of the queue's own that is not durable yet.
+	awaiting map[holdID][]*item // under active.mu
+	holdMu   sync.Mutex
+	imports  importsNow
+	resolve  backlog[*item]
+	reports  reports
 
 	ctx     context.Context // ends with Run or Close
 	stop    context.CancelFunc
@@ -69,11 +71,12 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 	o = o.filled()
 	q := &Queue{
 		store: store, local: local, opt: o, log: o.Logger,
-		commits: newCommitter(store),
-		actions: &actions{local: local},
-		active:  newActive(o),
-		scan:    newScan(),
-		numbers: newNumbers(), traces: newTraces(), began: time.Now(),
+		commits:  newCommitter(store),
+		actions:  &actions{local: local},
+		active:   newActive(o),
+		scan:     newScan(),
+		awaiting: make(map[holdID][]*item),
+		numbers:  newNumbers(), traces: newTraces(), began: time.Now(),
 	}
 	if err := q.loadHolds(ctx); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
@@ -85,6 +88,8 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 	q.ctx, q.stop = context.WithCancel(context.WithoutCancel(ctx))
 	if o.Coder != nil {
 		q.SetCoder(o.Coder)
+	} else {
+		q.settleBodies()
 	}
 	return q, nil
 }

@@ -461,7 +461,7 @@ func (q *Queue) handHold(c *Change, reason string) (*Hold, error) {
 	if i := q.findHold(h.Kind, h.Value); i >= 0 {
 		h = *q.holds[i]
 	} else {
-		if len(q.holds) >= maxHolds {
+		if q.countHolds() >= maxHolds {
 			return nil, fmt.Errorf("%w: there are %d holds already", rpc.ErrInvalid, maxHolds)
 		}
 		h.ID = max(q.lastHold+1, firstHold)

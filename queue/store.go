@@ -47,7 +47,8 @@ type Store interface {
 	Next(ctx context.Context, l Lane, t time.Time) (time.Time, error)
 	// Body opens a body whose checksum it has verified. ErrCorrupt: it is not
 	// what was stored; rpc.ErrNotFound: there is no such message; a
-	// bodycode.NoKeyError: it is encrypted under a key that is not at hand.
+	// bodycode.NoKeyError: it is encrypted under a key that is not at hand; a
+	// bodycode.UnknownError: a newer version stored it.
 	Body(ctx context.Context, id MessageID) (Body, error)
 	// Envelopes returns every envelope of a message; none is not an error.
 	Envelopes(ctx context.Context, id MessageID) ([]Stored, error)

@@ -63,6 +63,14 @@ var ErrDamaged = errors.New("stored body is damaged")
 // NoKeyError means that the key of an encrypted body is not at hand.
 type NoKeyError = sealing.NoKeyError
 
+// UnknownError means that a body is stored in a way that this version does not know.
+type UnknownError struct{ Encoding Encoding }
+
+// Error implements error.
+func (e *UnknownError) Error() string {
+	return fmt.Sprintf("body is stored as %.60q, which this version does not know", string(e.Encoding))
+}
+
 // Options say how bodies are written, and with which keys they are read.
 type Options struct {
 	Compress bool
@@ -131,8 +139,8 @@ func (e Encoding) Key() string {
 	return key
 }
 
-// known reports whether this version knows the encoding.
-func (e Encoding) known() bool {
+// Known reports whether this version knows the encoding.
+func (e Encoding) Known() bool {
 	return e == encodingOf(strings.HasPrefix(string(e), wordZstd), e.Key()) && !strings.Contains(e.Key(), "+")
 }
 

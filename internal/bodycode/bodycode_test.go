@@ -140,7 +140,7 @@ func TestEncodingNames(t *testing.T) {
 		"": coder(t, false, nil), "zstd": coder(t, true, nil),
 		"aes-256-gcm:" + id: coder(t, false, keys), "zstd+aes-256-gcm:" + id: coder(t, true, keys),
 	} {
-		if got := c.Encoding(); string(got) != want || !got.known() || got.Key() != "" && got.Key() != id {
+		if got := c.Encoding(); string(got) != want || !got.Known() || got.Key() != "" && got.Key() != id {
 			t.Errorf("%q, want %q", got, want)
 		}
 	}

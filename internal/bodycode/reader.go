@@ -32,11 +32,11 @@ func (k chunk) length() int64 { return int64(k.head & lengthMask) }
 
 // NewReader opens the stored form, of storedSize bytes, of the body of message id,
 // which has size bytes. NoKeyError: it is encrypted under a key that is missing;
-// ErrDamaged: it cannot be what was written. That what it returns is what was written
+// UnknownError: a newer version stored it; ErrDamaged: it cannot be what was written. That what it returns is what was written
 // is known when all of it has been read.
 func (c *Coder) NewReader(stored io.ReaderAt, storedSize int64, e Encoding, id, size int64) (*Reader, error) {
-	if !e.known() || e == "" {
-		return nil, fmt.Errorf("body is stored as %.60q, which this version does not know", string(e))
+	if !e.Known() || e == "" {
+		return nil, &UnknownError{e}
 	}
 	r := &Reader{coder: c, stored: stored, end: ending{id, size}}
 	at := int64(0)
