@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -129,7 +130,12 @@ func (d *daemon) moveMetrics(ctx context.Context, old, p *plan) {
 	if !wanted {
 		return
 	}
-	if err := d.sup.Add(ctx, spec, metricsEdges()...); err != nil {
+	err := d.sup.Add(ctx, spec, metricsEdges()...)
+	if errors.Is(err, privsep.ErrNotReady) {
+		d.log.Error("metrics are not served yet", "error", err)
+		return
+	}
+	if err != nil {
 		d.log.Error("metrics are not served", "error", err)
 		_ = p.metrics.Close()
 		p.metrics = nil

@@ -63,18 +63,40 @@ func TestAddAndRemove(t *testing.T) {
 	}
 }
 
-// One that does not come up leaves nothing behind.
+// One that does not come up is started again, as one that ended is, and leaves nothing
+// behind when it is removed meanwhile.
 func TestAddFails(t *testing.T) {
 	t.Parallel()
 	s := startAround(t, config{}, generation(config{}, config{}), Options{StartTimeout: 10 * time.Second})
-	for what, cfg := range map[string]config{"no luck": {Fail: "no luck"}, "exit status 7": {Exit: true}} {
-		if err := s.Add(t.Context(), Spec{Name: "extra", Init: cfg}, Edge{"watch", "extra", "front"}); err == nil || !strings.Contains(err.Error(), what) {
+	edge := Edge{"watch", "extra", "front"}
+	gone := func(what string) {
+		t.Helper()
+		if err := s.Remove("extra"); err != nil {
 			t.Errorf("%s: %v", what, err)
 		}
 		if p := process1(s.Supervisor, "extra"); p.Name != "" || len(s.edges) != 2 {
-			t.Errorf("left: %+v, %d edges", p, len(s.edges))
+			t.Errorf("%s left: %+v, %d edges", what, p, len(s.edges))
 		}
 	}
+	for what, cfg := range map[string]config{"no luck": {Fail: "no luck"}, "exit status 7": {Exit: true}} {
+		if err := s.Add(t.Context(), Spec{Name: "extra", Init: cfg}, edge); !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), what) {
+			t.Errorf("%s: %v", what, err)
+		}
+		eventually(t, "it is started again", func() bool { return process1(s.Supervisor, "extra").Restarts > 1 })
+		gone(what)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := s.Add(t.Context(), Spec{Name: "extra", Init: config{Until: file}}, edge); !errors.Is(err, ErrNotReady) {
+		t.Error(err)
+	}
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it comes up", func() bool { return process1(s.Supervisor, "extra").State == StateRunning })
+	if got := peerOf(t, s, "extra"); got != pid(s.Supervisor, "front") {
+		t.Errorf("it reaches %d", got)
+	}
+	gone("the one that came up")
 	if err := s.Add(t.Context(), Spec{Name: "x"}, Edge{"e", "x", "nobody"}); !errors.Is(err, ErrNoSuch) {
 		t.Errorf("an edge to nobody: %v", err)
 	}
@@ -82,5 +104,19 @@ func TestAddFails(t *testing.T) {
 	<-s.done
 	if err := s.Add(t.Context(), Spec{Name: "late"}); !errors.Is(err, ErrStopping) {
 		t.Errorf("after the stop: %v", err)
+	}
+}
+
+// One that fails for long is removed at once, not when its next start is due.
+func TestRemoveInBackoff(t *testing.T) {
+	t.Parallel()
+	s := startAround(t, config{}, generation(config{}, config{}), Options{Backoff: Backoff{First: time.Hour, Max: time.Hour}})
+	if err := s.Add(t.Context(), Spec{Name: "extra", Init: config{Exit: true}}); !errors.Is(err, ErrNotReady) {
+		t.Error(err)
+	}
+	eventually(t, "it waits", func() bool { p := process1(s.Supervisor, "extra"); return p.State == StateBackoff && p.Restarts == 2 })
+	begin := time.Now()
+	if err := s.Remove("extra"); err != nil || time.Since(begin) > 5*time.Second {
+		t.Errorf("%v after %v", err, time.Since(begin))
 	}
 }

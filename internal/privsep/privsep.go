@@ -109,8 +109,9 @@ func (o *Options) defaults() {
 	o.Backoff.defaults()
 }
 
-// Errors of Spawn and Connect.
+// Errors of Spawn, Add and Connect.
 var (
+	ErrNotReady = errors.New("not ready, started again until it is")
 	ErrStopping = errors.New("the supervisor is stopping")
 	ErrRunning  = errors.New("already running")
 	ErrNoSuch   = errors.New("no such process")

@@ -35,6 +35,7 @@ func TestMain(m *testing.M) {
 // config is what the tests tell a child to be.
 type config struct {
 	Fail    string // end with this error before being ready
+	Until   string // end with an error before being ready while there is no such file
 	Exit    bool   // end without a word before being ready
 	Drop    bool   // drop privileges
 	Journal string // append the name to this file when told to stop
@@ -46,6 +47,11 @@ type config struct {
 	Table   []string
 	Mute    bool   // never rest, and confirm updates only when asked to
 	Rest    string // rest when somebody writes to this FIFO
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 // probe is a process whose insides the tests can ask for.
@@ -68,6 +74,8 @@ func runProbe(ctx context.Context, c *Child) error {
 	switch {
 	case p.cfg.Fail != "":
 		return errors.New(p.cfg.Fail)
+	case p.cfg.Until != "" && !exists(p.cfg.Until):
+		return errors.New("not yet")
 	case p.cfg.Exit:
 		os.Exit(7)
 	case p.cfg.Never:

@@ -17,11 +17,13 @@ import (
 type process struct {
 	spec  Spec
 	once  bool          // started by Spawn
+	added bool          // started by Add
 	gen   int           // its generation; 0: it outlives them all
 	ready chan struct{} // closed when it is ready for the first time
 	done  chan struct{} // closed when it has ended for good
 	// failed takes the one error of a process that could not be started at all.
-	failed chan error
+	failed  chan error
+	removed *event // by Remove
 
 	// Guarded by Supervisor.mu.
 	launched bool      // supervise runs
@@ -37,7 +39,7 @@ type process struct {
 }
 
 func newProcess(spec Spec, once bool) *process {
-	return &process{spec: spec, once: once, active: true, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{}), failed: make(chan error, 1)}
+	return &process{spec: spec, once: once, active: true, state: StateWaiting, ready: make(chan struct{}), done: make(chan struct{}), failed: make(chan error, 1), removed: newEvent()}
 }
 
 // everReady reports whether p was ready in any of its lives.
@@ -87,6 +89,7 @@ func (s *Supervisor) supervise(p *process) {
 		}
 		select {
 		case <-time.After(delay):
+		case <-p.removed.happened:
 		case <-s.halt:
 			s.mu.Lock()
 			p.state = StateStopped

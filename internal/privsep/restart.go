@@ -23,9 +23,14 @@ func (s *Supervisor) ended(p *process, err error) (delay time.Duration, again bo
 		return 0, false
 	}
 	if !p.everReady() {
-		p.state = StateStopped
-		p.failed <- fmt.Errorf("%s: %w", p.spec.Name, err)
-		return 0, false
+		select {
+		case p.failed <- fmt.Errorf("%s: %w", p.spec.Name, err):
+		default: // of one that is tried again
+		}
+		if !p.added {
+			p.state = StateStopped
+			return 0, false
+		}
 	}
 	if ran >= s.opts.Backoff.Healthy {
 		p.failures = 0

@@ -199,20 +199,20 @@ func (s *Supervisor) Spawn(spec Spec, edges ...Edge) error {
 }
 
 // Add starts one more permanent process while the supervisor runs, and waits until
-// it is ready. It is started again when it ends. On an error nothing is left of
-// it but its listeners.
+// it is ready. It is started again when it ends, also before it was ever ready: then
+// the error wraps ErrNotReady. On any other error nothing is left of it but its
+// listeners.
 func (s *Supervisor) Add(ctx context.Context, spec Spec, edges ...Edge) error {
 	s.mu.Lock()
-	p, err := s.enlist(newProcess(spec, false), edges)
+	p := newProcess(spec, false)
+	p.added = true
+	p, err := s.enlist(p, edges)
 	s.mu.Unlock()
 	if err != nil {
 		return err
 	}
 	if err := s.launch(ctx, p); err != nil {
-		s.abandon([]*process{p})
-		s.stop(p, s.opts.StopTimeout)
-		s.disconnect(spec.Name)
-		return err
+		return fmt.Errorf("%w: %w", ErrNotReady, err)
 	}
 	return nil
 }
@@ -226,6 +226,7 @@ func (s *Supervisor) Remove(name string) error {
 		return fmt.Errorf("%s: %w", name, ErrNoSuch)
 	}
 	p.retired = true
+	p.removed.note()
 	s.mu.Unlock()
 	for _, l := range p.spec.Listeners {
 		_ = l.File.Close()
