@@ -56,6 +56,9 @@ func (g *globals) printRepair(cmd *cobra.Command, path string, r queuesqlite.Rep
 	for _, l := range r.Lost {
 		lines = append(lines, "not saved: "+l)
 	}
+	if r.LostMore > 0 {
+		lines = append(lines, fmt.Sprintf("not saved: %d more of these", r.LostMore))
+	}
 	for _, id := range r.Moved {
 		lines = append(lines, fmt.Sprintf("not saved: message %s; its text is in %s", id, r.Bodies))
 	}

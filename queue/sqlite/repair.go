@@ -17,19 +17,29 @@ import (
 
 // Report tells what Repair saved and what it did not.
 type Report struct {
-	Sound     bool              `json:"sound"`             // there was nothing to repair, and nothing was changed
-	Damaged   string            `json:"damaged,omitempty"` // the new name of the damaged database
-	Bodies    string            `json:"bodies,omitempty"`  // the directory of bodies that no message has any more
-	Messages  int64             `json:"messages"`          // saved
-	Envelopes int64             `json:"envelopes"`         // saved
-	Holds     int64             `json:"holds"`             // saved
-	Lost      []string          `json:"lost,omitempty"`    // what was read, and is of no use without the rest of it
-	Moved     []queue.MessageID `json:"moved,omitempty"`   // messages whose text is in Bodies
-	Unread    []string          `json:"unread,omitempty"`  // where rows could not be read
+	Sound     bool              `json:"sound"`               // there was nothing to repair, and nothing was changed
+	Damaged   string            `json:"damaged,omitempty"`   // the new name of the damaged database
+	Bodies    string            `json:"bodies,omitempty"`    // the directory of bodies that no message has any more
+	Messages  int64             `json:"messages"`            // saved
+	Envelopes int64             `json:"envelopes"`           // saved
+	Holds     int64             `json:"holds"`               // saved
+	Lost      []string          `json:"lost,omitempty"`      // what was read, and is of no use without the rest of it, or is none of ours
+	LostMore  int64             `json:"lost_more,omitempty"` // how much more of that there is than Lost has lines
+	Moved     []queue.MessageID `json:"moved,omitempty"`     // messages whose text is in Bodies
+	Unread    []string          `json:"unread,omitempty"`    // where rows could not be read
 }
 
 // maxLost bounds the lines of a report.
 const maxLost = 10_000
+
+// lost notes what is not saved though it was read.
+func (r *Report) lost(line string) {
+	if len(r.Lost) < maxLost {
+		r.Lost = append(r.Lost, line)
+	} else {
+		r.LostMore++
+	}
+}
 
 // Repair saves what can be read of the damaged queue database at path into a new one,
 // which takes its place; the damaged one and its log are kept under another name. No
@@ -190,9 +200,7 @@ func (r *repair) lose(ctx context.Context, query, format string) error {
 		if err := rows.Scan(&id, &text); err != nil {
 			return err
 		}
-		if len(r.Lost) < maxLost {
-			r.Lost = append(r.Lost, fmt.Sprintf(format, id, text))
-		}
+		r.lost(fmt.Sprintf(format, id, text))
 	}
 	return rows.Err()
 }

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strings"
 
+	"tabard/internal/address"
 	"tabard/queue"
 )
 
@@ -24,10 +25,10 @@ func (r *repair) copy(ctx context.Context, t copied) error {
 		r.Unread = append(r.Unread, fmt.Sprintf("%s: nothing of it could be read: %v", t.table, err))
 		return ctx.Err()
 	}
-	c := &copier{copied: t, old: r.old, new: r.new}
+	c := &copier{copied: t, report: &r.Report, columns: columns, old: r.old, new: r.new}
 	c.read = "SELECT " + t.key + ", " + list(columns) + " FROM " + t.table + " WHERE " + t.key + " BETWEEN ? AND ? ORDER BY " + t.key
-	c.write = "INSERT OR IGNORE INTO " + t.table + " (" + list(columns) + ") VALUES (" + strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ") + ")"
-	c.width = len(columns)
+	c.write = "INSERT INTO " + t.table + " (" + list(columns) + ") VALUES (" + strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ") + ") ON CONFLICT DO NOTHING"
+	c.same = "SELECT EXISTS (SELECT 1 FROM " + t.table + " WHERE " + strings.Join(columns, " IS ? AND ") + " IS ?)"
 	front, err := c.rows(ctx, math.MinInt64, math.MaxInt64, "")
 	if err != nil || front == math.MaxInt64 {
 		return err
@@ -109,10 +110,11 @@ func ids(ctx context.Context, db *sql.DB, query string, known map[int64]bool) er
 // copier moves the rows of one table.
 type copier struct {
 	copied
-	old, new    *sql.DB
-	read, write string
-	width       int
-	saved       int64
+	report            *Report
+	columns           []string
+	old, new          *sql.DB
+	read, write, same string
+	saved             int64
 }
 
 // batch is how many rows are saved in one transaction.
@@ -159,28 +161,69 @@ func (c *copier) some(ctx context.Context, rows *sql.Rows) (n int, key int64, er
 	if err != nil {
 		return 0, 0, errors.Join(err, tx.Rollback())
 	}
-	values := make([]any, c.width)
+	values := make([]any, len(c.columns))
 	into := []any{&key}
 	for i := range values {
 		into = append(into, &values[i])
 	}
 	for n < batch && rows.Next() {
 		n++
-		if rows.Scan(into...) != nil {
+		if err := rows.Scan(into...); err != nil {
+			c.leftOut(values, err)
 			continue
 		}
-		done, err := insert.ExecContext(ctx, values...)
-		if err != nil {
-			if errors.Is(wrap(err), queue.ErrConflict) {
-				continue // a row that is none of ours, by what is in it
-			}
+		if err := c.save(ctx, tx, insert, values); err != nil {
 			return n, key, errors.Join(err, tx.Rollback())
 		}
-		saved, err := done.RowsAffected()
-		if err != nil {
-			return n, key, errors.Join(err, tx.Rollback())
-		}
-		c.saved += saved
 	}
 	return n, key, tx.Commit()
 }
+
+// save saves a row, unless it is there already since it was read twice. One that has no
+// place among the others is told of. An error is of the new database, or ctx's.
+func (c *copier) save(ctx context.Context, tx *sql.Tx, insert *sql.Stmt, values []any) error {
+	done, err := insert.ExecContext(ctx, values...)
+	if errors.Is(wrap(err), queue.ErrConflict) {
+		c.leftOut(values, err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := done.RowsAffected()
+	if c.saved += n; n > 0 || err != nil {
+		return err
+	}
+	var there bool
+	if err := tx.QueryRowContext(ctx, c.same, values...).Scan(&there); err != nil {
+		return err
+	}
+	if !there {
+		c.leftOut(values, errors.New("another row has its place"))
+	}
+	return nil
+}
+
+// leftOut notes a row that was read and could not be saved.
+func (c *copier) leftOut(values []any, why error) {
+	var key []string
+	for i, name := range c.columns {
+		switch v := values[i].(type) {
+		case nil:
+		case int64:
+			if name == "message" || c.table == "messages" && name == "id" {
+				key = append(key, queue.MessageID(v).String())
+			} else if name == "id" || name == "n" || name == "number" {
+				key = append(key, fmt.Sprint(v))
+			}
+		case string:
+			if name == "address" || name == "sender" || name == "kind" || name == "value" || name == "export" {
+				key = append(key, address.OneLine(v, maxNamed))
+			}
+		}
+	}
+	c.report.lost(fmt.Sprintf("%s: row %s cannot be ours: %v", c.table, strings.Join(key, " "), why))
+}
+
+// maxNamed bounds a text in a line of a report, bytes.
+const maxNamed = 320
