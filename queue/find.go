@@ -40,6 +40,7 @@ type Tally struct {
 	All       int64   // groups, also those that are left out
 	Envelopes int64   // in all of them
 	Until     MessageID
+	Partial   bool // the store is damaged: only what could be read is counted
 }
 
 const (

@@ -291,6 +291,9 @@ func (g *globals) printTally(ctx context.Context, cmd *cobra.Command, q queue.Ad
 	if err := g.printList(cmd, objects, head, rows); err != nil {
 		return err
 	}
+	if t.Partial {
+		_, _ = fmt.Fprintln(cmd.ErrOrStderr(), "the queue is damaged: only what can be read is counted")
+	}
 	if left := t.All - int64(len(t.Groups)); left > 0 {
 		_, _ = fmt.Fprintf(cmd.ErrOrStderr(), "%d more groups with %d envelopes are not shown\n", left, t.Envelopes-shown)
 	}

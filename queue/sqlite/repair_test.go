@@ -76,6 +76,10 @@ func inspected(t *testing.T, path string, why error) (n int) {
 		n += len(rows)
 		after = rows[len(rows)-1].ID
 	}
+	tally, err := s.Tally(t.Context(), queue.Query{Limit: 1}, []queue.Field{queue.FieldDestination, queue.FieldSender})
+	if err != nil || tally.Envelopes != int64(n) || n > 0 && (len(tally.Groups) != 1 || tally.All != 2) {
+		t.Errorf("%d seen, counted %+v, %v", n, tally, err)
+	}
 	if err := s.Apply(t.Context(), []*queue.Change{put(999, "d")}); !errors.Is(err, queue.ErrReadOnly) {
 		t.Errorf("Apply: %v", err)
 	}
