@@ -108,6 +108,9 @@ func (q *Queue) Run(ctx context.Context) error {
 	q.active.mu.Unlock()
 	q.goWhile(q.watchStore)
 	q.kick()
+	if !q.freeAbandoned(q.ctx) {
+		q.goWhile(q.freeLater)
+	}
 	q.runScan(q.ctx)
 	if err := q.store.Writable(); errors.Is(err, ErrBroken) {
 		q.log.Error("queue storage failed: nothing more is taken or delivered until it is opened anew", "error", err)

@@ -45,6 +45,9 @@ type Store interface {
 	Due(ctx context.Context, q DueQuery) ([]Stored, error)
 	// Next returns the earliest next attempt in a lane after t; zero when there is none.
 	Next(ctx context.Context, l Lane, t time.Time) (time.Time, error)
+	// Abandoned returns up to limit envelopes after one, in order of id, that are claimed
+	// by a process before this one, which will not end its claims. It may take a while.
+	Abandoned(ctx context.Context, after EnvelopeID, limit int) ([]EnvelopeID, error)
 	// Body opens a body whose checksum it has verified. ErrCorrupt: it is not
 	// what was stored; rpc.ErrNotFound: there is no such message; a
 	// bodycode.NoKeyError: it is encrypted under a key that is not at hand; a
@@ -98,8 +101,9 @@ type Change struct {
 	Recode []Recoded
 	Due    []EnvelopeID // made due at DueAt, and no longer held
 	DueAt  time.Time
-	Import *ImportMark // of Insert or Attach; ErrConflict: it was imported before
-	Attach []Attached  // to messages that are there, and have the envelopes which Remove names, else ErrConflict
+	Import *ImportMark  // of Insert or Attach; ErrConflict: it was imported before
+	Free   []EnvelopeID // claims of a process before this one, that end
+	Attach []Attached   // to messages that are there, and have the envelopes which Remove names, else ErrConflict
 
 	Hold    []Hold  // added, or given another reason
 	Release []int64 // holds that end: what they held is due at DueAt, and lives as much longer as it was held
@@ -132,7 +136,7 @@ type NewEnvelope struct {
 	Warned      int
 	Hold        int64 // see Update; a hold that is there
 	Notice      string
-	Claimed     bool // it is in this queue's memory: Due leaves it out until it is updated, or the store is opened again
+	Claimed     bool // it is in this queue's memory: Due leaves it out until it is updated, or a later process has freed it
 }
 
 // Update replaces the schedule of one envelope, whose claim ends with it.
@@ -202,7 +206,7 @@ type Stored struct {
 	Warned      int
 	Hold        int64 // see Update
 	Notice      string
-	Claimed     bool      // only told by Find: see NewEnvelope
+	Claimed     bool      // only told by Find: see NewEnvelope; not by a process before
 	LastTry     time.Time // only told by Find; zero: none is known
 }
 

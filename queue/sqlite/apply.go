@@ -12,6 +12,7 @@ import (
 // writer is the one connection that writes, with its statements.
 type writer struct {
 	conn *sql.Conn
+	run  int64 // see Store
 	all  []*sql.Stmt
 
 	unfolded int // pages in the log
@@ -20,6 +21,7 @@ type writer struct {
 	message, envelope             *sql.Stmt
 	removeEnvelope, removeMessage *sql.Stmt
 	removeFiled, update, due      *sql.Stmt
+	unclaim                       *sql.Stmt
 	hold, free, endHold           *sql.Stmt
 	attempt, dropAttempts         *sql.Stmt
 	recode                        *sql.Stmt
@@ -27,12 +29,12 @@ type writer struct {
 	there                         *sql.Stmt
 }
 
-func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
+func newWriter(ctx context.Context, db *sql.DB, run int64) (*writer, error) {
 	conn, err := db.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	w := &writer{conn: conn}
+	w := &writer{conn: conn, run: run}
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		text string
@@ -58,6 +60,7 @@ func newWriter(ctx context.Context, db *sql.DB) (*writer, error) {
 		{&w.there, "SELECT id FROM messages WHERE id = ?"},
 		{&w.recode, "UPDATE messages SET body = ?1, file = ?2, encoding = ?3 WHERE id = ?4 AND encoding = ?5 AND file IS ?6"},
 		{&w.due, dueText},
+		{&w.unclaim, unclaimText},
 	} {
 		if *p.stmt, err = conn.PrepareContext(ctx, p.text); err != nil {
 			return nil, errors.Join(err, w.close())
@@ -160,6 +163,9 @@ func (w *writer) change(ctx context.Context, c *queue.Change) (gone []string, er
 			return nil, err
 		}
 	}
+	if err := w.unclaimed(ctx, c); err != nil {
+		return nil, err
+	}
 	for i := range c.Attach {
 		if err := w.attached(ctx, &c.Attach[i]); err != nil {
 			return nil, err
@@ -231,7 +237,7 @@ func (w *writer) insert(ctx context.Context, m *queue.NewMessage) error {
 func (w *writer) attach(ctx context.Context, m *queue.Message, e *queue.NewEnvelope) error {
 	var lease any
 	if e.Claimed {
-		lease = int64(1)
+		lease = w.run
 	}
 	by, mode := deadline(&m.DeliverBy)
 	_, err := w.envelope.ExecContext(ctx, int64(m.ID), e.ID.N, e.Address, e.Recipient, e.ORCPT, e.Notify, e.Action, e.Relay, e.User,

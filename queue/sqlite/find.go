@@ -153,8 +153,8 @@ func (s *Store) Find(ctx context.Context, q queue.Query) ([]queue.Stored, error)
 		return nil, err
 	}
 	order := w.sorted(&q)
-	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", e.lease IS NOT NULL, "+lastTryText+from+"WHERE "+w.String()+" ORDER BY "+order+" LIMIT ?",
-		append(w.args, q.Limit)...)
+	rows, err := s.read.QueryContext(ctx, "SELECT "+columns+", ifnull(e.lease = ?, 0), "+lastTryText+from+"WHERE "+w.String()+" ORDER BY "+order+" LIMIT ?",
+		append(append([]any{s.run}, w.args...), q.Limit)...)
 	messages := make(map[queue.MessageID]*queue.Message)
 	all, err := collect(rows, err, func(rows *sql.Rows) (queue.Stored, error) {
 		var claimed bool

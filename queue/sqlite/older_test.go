@@ -25,6 +25,7 @@ func TestOlderSchemas(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "queue.db")
 		writeOlder(t, path, files[:version])
 		s := open(t, path)
+		freeAbandoned(t, s)
 		if got := due(t, s, queue.DueQuery{}); got != "7.0 7.1" {
 			t.Errorf("version %d: due: %s", version, got)
 		}

@@ -16,6 +16,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -49,6 +50,7 @@ type Store struct {
 	stmts  *writer
 	reads  *reader
 	coder  atomic.Pointer[bodycode.Coder]
+	run    int64 // what claims of this process have as their lease
 }
 
 var _ queue.Store = (*Store)(nil)
@@ -74,7 +76,7 @@ func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
 	if u.foldPages == 0 {
 		u.foldPages = checkpointPages
 	}
-	s := &Store{path: path, under: u, health: newHealth()}
+	s := &Store{path: path, under: u, health: newHealth(), run: newRun()}
 	plain, err := bodycode.New(bodycode.Options{})
 	if err != nil {
 		return nil, err
@@ -128,7 +130,11 @@ func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
 	return s, nil
 }
 
-// prepare ends the claims of the process before, and readies statements.
+// newRun returns a number that no process before had, but for a chance of 2^-47. SQLite
+// stores it in six bytes.
+func newRun() int64 { return 2 + rand.Int64N(1<<47-2) } // 1 is what old versions wrote
+
+// prepare readies statements.
 func (s *Store) prepare(ctx context.Context) (err error) {
 	// What the log holds is written anew: the process before may have ended
 	// because a sync failed, and then what it wrote is not on disk, though the
@@ -136,10 +142,7 @@ func (s *Store) prepare(ctx context.Context) (err error) {
 	if _, err = checkpoint(ctx, s.write, "TRUNCATE"); err != nil {
 		return wrap(err)
 	}
-	if _, err = s.write.ExecContext(ctx, "UPDATE envelopes SET lease = NULL WHERE lease IS NOT NULL"); err != nil {
-		return wrap(err)
-	}
-	if s.stmts, err = newWriter(ctx, s.write); err != nil {
+	if s.stmts, err = newWriter(ctx, s.write, s.run); err != nil {
 		return wrap(err)
 	}
 	if s.reads, err = newReader(ctx, s.read, s.health); err != nil {

@@ -139,8 +139,32 @@ func TestClaims(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := due(t, open(t, path), queue.DueQuery{}); got != "1.0 1.1 1.2" {
+	s = open(t, path)
+	again := put(2, "a")
+	again.Insert[0].Envelopes[0].Claimed = true
+	apply(t, s, again)
+	if got := due(t, s, queue.DueQuery{}); got != "1.0 1.1" {
+		t.Errorf("due for the next process before it has freed any: %s", got)
+	}
+	freeAbandoned(t, s)
+	if got := due(t, s, queue.DueQuery{}); got != "1.0 1.1 1.2" {
 		t.Errorf("due for the next process: %s", got)
+	}
+}
+
+// freeAbandoned ends the claims of the process before, one by one.
+func freeAbandoned(t testing.TB, s *Store) {
+	t.Helper()
+	for after := (queue.EnvelopeID{}); ; {
+		ids, err := s.Abandoned(context.Background(), after, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(ids) == 0 {
+			return
+		}
+		apply(t, s, &queue.Change{Free: ids})
+		after = ids[0]
 	}
 }
 
