@@ -16,7 +16,8 @@ type CodedStore interface {
 	// Encode brings the body of a message that is not staged into the form in which
 	// Apply stores it. It is called by many at once.
 	Encode(m *NewMessage) error
-	// Encodings counts the messages by how their bodies are stored.
+	// Encodings counts the messages by how their bodies are stored, those that are not
+	// stored as they are. That is quick.
 	Encodings(ctx context.Context) ([]EncodingCount, error)
 	// Recode makes the present form of up to limit bodies that are stored as from,
 	// after a message, in order of id, for Apply to put in their places. It is called

@@ -64,10 +64,6 @@ var (
 // New returns a queue on a store, which it owns from now on. Messages can be
 // enqueued at once; deliveries begin with Run.
 func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queue, error) {
-	messages, envelopes, err := store.Count(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("queue: %w", err)
-	}
 	o = o.filled()
 	q := &Queue{
 		store: store, local: local, opt: o, log: o.Logger,
@@ -83,9 +79,11 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 	}
 	q.rules.Store(o.rules())
 	q.reports.waiting = make(map[MessageID]*gathering)
-	q.count.messages.Store(messages)
-	q.count.envelopes.Store(envelopes)
 	q.ctx, q.stop = context.WithCancel(context.WithoutCancel(ctx))
+	if err := q.countStored(); err != nil {
+		q.stop()
+		return nil, fmt.Errorf("queue: %w", err)
+	}
 	if o.Coder != nil {
 		q.SetCoder(o.Coder)
 	} else {

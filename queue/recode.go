@@ -106,8 +106,18 @@ func (q *Queue) Bodies(ctx context.Context) (BodyState, error) {
 	if c := q.coder.Load(); c != nil {
 		s.Encoding, s.Keys = c.Encoding(), c.Keys()
 	}
+	if err := q.count.await(ctx); err != nil {
+		return s, err
+	}
 	var err error
 	s.Stored, err = q.store.Encodings(ctx)
+	plain := q.count.messages.Load()
+	for _, n := range s.Stored {
+		plain -= n.Messages
+	}
+	if plain > 0 { // the two counts are not of the same instant
+		s.Stored = append(s.Stored, EncodingCount{Messages: plain})
+	}
 	return s, err
 }
 
@@ -144,6 +154,9 @@ func (q *Queue) recodeFrom(ctx context.Context, r *RecodeRequest) (from bodycode
 	stored, err := q.store.Encodings(ctx)
 	if err != nil {
 		return "", false, err
+	}
+	if r.All { // whether there are any shows as they are asked for
+		stored = append(stored, EncodingCount{})
 	}
 	key := q.coder.Load().Encoding().Key()
 	slices.SortFunc(stored, func(a, b EncodingCount) int { return cmp.Compare(a.Encoding, b.Encoding) })

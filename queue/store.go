@@ -74,8 +74,9 @@ type Store interface {
 	// Backlog counts the relayed envelopes of up to limit destinations, those
 	// with most of them first.
 	Backlog(ctx context.Context, limit int) ([]Backlog, error)
-	// Count counts what is stored.
-	Count(ctx context.Context) (messages, envelopes int64, err error)
+	// Count begins to count what is stored at this moment. The function, which is to be
+	// called once, ends that. It may take a while.
+	Count(ctx context.Context) (func() (messages, envelopes int64, err error), error)
 	// Depth counts the envelopes that are not claimed by age: those that came since
 	// the first of the times, which go back, those that came between the first and
 	// the second, and so on, and at last all older ones. It may take a while.

@@ -23,7 +23,7 @@ func TestAttachInPlaceOfNothing(t *testing.T) {
 	if !errors.Is(err, queue.ErrConflict) {
 		t.Errorf("Apply: %v", err)
 	}
-	if messages, envelopes, err := s.Count(t.Context()); messages != 0 || envelopes != 0 || err != nil {
+	if messages, envelopes, err := s.count(t.Context()); messages != 0 || envelopes != 0 || err != nil {
 		t.Errorf("%d messages, %d envelopes, %v", messages, envelopes, err)
 	}
 }

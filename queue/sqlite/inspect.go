@@ -106,9 +106,14 @@ func (s *Inspection) Holds(ctx context.Context) ([]queue.Hold, error) {
 }
 
 // Count implements queue.Store. What cannot be counted counts as none.
-func (s *Inspection) Count(ctx context.Context) (messages, envelopes int64, err error) {
-	messages, envelopes, err = s.Store.Count(ctx)
-	return messages, envelopes, ctxOnly(ctx, err)
+func (s *Inspection) Count(ctx context.Context) (func() (messages, envelopes int64, err error), error) {
+	count, err := s.Store.Count(ctx)
+	return func() (messages, envelopes int64, _ error) {
+		if err == nil {
+			messages, envelopes, err = count()
+		}
+		return messages, envelopes, ctxOnly(ctx, err)
+	}, nil
 }
 
 // ctxOnly drops an error that is not of ctx.

@@ -102,9 +102,20 @@ func (s *Store) Envelopes(ctx context.Context, id queue.MessageID) ([]queue.Stor
 }
 
 // Count implements queue.Store.
-func (s *Store) Count(ctx context.Context) (messages, envelopes int64, err error) {
-	err = s.reads.count.QueryRowContext(ctx).Scan(&messages, &envelopes)
-	return messages, envelopes, wrap(err)
+func (s *Store) Count(ctx context.Context) (func() (messages, envelopes int64, err error), error) {
+	tx, err := s.read.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, s.health.judge(err)
+	}
+	// What it reads is fixed by the first thing that it reads.
+	if _, err := tx.ExecContext(ctx, "SELECT 1 FROM messages LIMIT 1"); err != nil {
+		return nil, errors.Join(s.health.judge(err), tx.Rollback())
+	}
+	return func() (messages, envelopes int64, err error) {
+		defer func() { _ = tx.Rollback() }() // nothing was written
+		err = tx.StmtContext(ctx, s.reads.count).QueryRowContext(ctx).Scan(&messages, &envelopes)
+		return messages, envelopes, s.health.judge(err)
+	}, nil
 }
 
 // millis is the stored form of t; the zero time comes before all.

@@ -219,6 +219,16 @@ func encodings(t testing.TB, s *Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	plain, _, err := s.count(context.Background())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range counts {
+		plain -= c.Messages
+	}
+	if plain > 0 {
+		counts = append(counts, queue.EncodingCount{Messages: plain})
+	}
 	var words []string
 	for _, c := range counts {
 		words = append(words, fmt.Sprintf("%s=%d", c.Encoding, c.Messages))

@@ -98,7 +98,7 @@ func checkRepaired(t *testing.T, path string, r Report) {
 		t.Errorf("repaired: %v", err)
 	}
 	s := open(t, path)
-	m, e, err := s.Count(t.Context())
+	m, e, err := s.count(t.Context())
 	if err != nil || m != r.Messages || e != r.Envelopes {
 		t.Errorf("repaired: %d messages, %d envelopes, %v", m, e, err)
 	}

@@ -152,6 +152,15 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// count is how much there is.
+func (s *Store) count(ctx context.Context) (messages, envelopes int64, err error) {
+	count, err := s.Count(ctx)
+	if err != nil {
+		return 0, 0, err
+	}
+	return count()
+}
+
 // freeAbandoned ends the claims of the process before, one by one.
 func freeAbandoned(t testing.TB, s *Store) {
 	t.Helper()
@@ -236,7 +245,7 @@ func TestRemove(t *testing.T) {
 			t.Errorf("%v: %d envelopes, %d messages", tt.ids, c.Affected, c.Messages)
 		}
 	}
-	if m, e, err := s.Count(context.Background()); m != 0 || e != 0 || err != nil {
+	if m, e, err := s.count(context.Background()); m != 0 || e != 0 || err != nil {
 		t.Errorf("left: %d, %d, %v", m, e, err)
 	}
 }
@@ -265,7 +274,7 @@ func TestNoSpaceInTheDatabase(t *testing.T) {
 	}
 	limit(1 << 20)
 	apply(t, s, put(n+1, "a"))
-	if m, e, err := s.Count(context.Background()); m != int64(n)+1 || e != m || err != nil {
+	if m, e, err := s.count(context.Background()); m != int64(n)+1 || e != m || err != nil {
 		t.Errorf("stored: %d, %d, %v; acknowledged %d", m, e, err, n+1)
 	}
 	for id := range n {

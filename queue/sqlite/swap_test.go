@@ -36,7 +36,7 @@ func TestRepairEndsInTheMiddle(t *testing.T) {
 				}
 			}
 			s := open(t, path)
-			if m, e, err := s.Count(t.Context()); m != 202 || e != 402 || err != nil {
+			if m, e, err := s.count(t.Context()); m != 202 || e != 402 || err != nil {
 				t.Errorf("%d messages, %d envelopes, %v", m, e, err)
 			}
 			if _, err := os.Stat(made(path)); !errors.Is(err, os.ErrNotExist) {
