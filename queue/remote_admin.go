@@ -10,7 +10,11 @@ import (
 // what one answer carries. The server must serve one connection only; release, called
 // when that has ended, closes what it had open.
 func RegisterAdmin(srv *rpc.Server, a Admin) (release func(), err error) {
-	s := &adminService{admin: a}
+	s := &adminService{
+		admin:   a,
+		bodies:  handles[Body]{what: "body that is open", most: maxShownBodies, idle: maxIdle, end: func(b Body) { _ = b.Close() }},
+		imports: handles[*servedImport]{what: "message that is being imported", most: maxImports, idle: maxIdle, end: (*servedImport).abort},
+	}
 	release = func() {
 		s.bodies.close()
 		s.imports.close()
@@ -23,8 +27,8 @@ func NewRemoteAdmin(c rpc.Caller) Admin { return &remoteAdmin{c} }
 
 type adminService struct {
 	admin   Admin
-	bodies  shownBodies
-	imports servedImports
+	bodies  handles[Body]
+	imports handles[*servedImport]
 }
 
 type showRequest struct {

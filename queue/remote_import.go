@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"fmt"
-	"sync"
 
 	"tabard/internal/rpc"
 )
@@ -21,21 +20,17 @@ func (a *remoteAdmin) Export(ctx context.Context, e Export) (ExportPage, error) 
 	return rpc.Invoke[Export, ExportPage](ctx, a.caller, "QueueAdmin.Export", e)
 }
 
-// servedImports are the messages that a connection imports.
-type servedImports struct {
-	mu    sync.Mutex
-	open  map[int64]*servedImport
-	last  int64
-	ended bool
-}
-
 // servedImport is a message that a peer imports call by call.
 type servedImport struct {
-	mu    sync.Mutex
-	in    Import
-	to    Importer // nil: its envelopes are still coming
-	size  int64
-	ended bool
+	in   Import
+	to   Importer // nil: its envelopes are still coming
+	size int64
+}
+
+func (i *servedImport) abort() {
+	if i.to != nil {
+		i.to.Abort() // of no consequence after Commit
+	}
 }
 
 type importRequest struct {
@@ -60,66 +55,6 @@ type importWrite struct {
 // Bulk implements rpc.Bulk.
 func (importWrite) Bulk() {}
 
-func (s *servedImports) begin(in Import) (int64, *servedImport, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ended || len(s.open) >= maxImports {
-		return 0, nil, fmt.Errorf("%w: %d messages are being imported", rpc.ErrBusy, len(s.open))
-	}
-	if s.open == nil {
-		s.open = make(map[int64]*servedImport)
-	}
-	s.last++
-	i := &servedImport{in: in}
-	s.open[s.last] = i
-	return s.last, i, nil
-}
-
-// use runs f with a message. An error ends its import.
-func (s *servedImports) use(handle int64, f func(*servedImport) error) error {
-	s.mu.Lock()
-	i := s.open[handle]
-	s.mu.Unlock()
-	if i == nil {
-		return fmt.Errorf("%w: no such message is being imported", rpc.ErrInvalid)
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.ended {
-		return fmt.Errorf("%w: the message has ended", rpc.ErrInvalid)
-	}
-	err := f(i)
-	if err != nil {
-		s.drop(handle, i)
-	}
-	return err
-}
-
-// drop ends an import. It needs the message's mu.
-func (s *servedImports) drop(handle int64, i *servedImport) {
-	s.mu.Lock()
-	delete(s.open, handle)
-	s.mu.Unlock()
-	if i.ended = true; i.to != nil {
-		i.to.Abort() // of no consequence after Commit
-		i.to = nil
-	}
-}
-
-// close aborts what is left.
-func (s *servedImports) close() {
-	s.mu.Lock()
-	s.ended = true
-	left := s.open
-	s.open = nil
-	s.mu.Unlock()
-	for handle, i := range left {
-		i.mu.Lock()
-		s.drop(handle, i)
-		i.mu.Unlock()
-	}
-}
-
 // Import serves Admin.Import. A message that is known has no handle.
 func (s *adminService) Import(c *rpc.Call[importRequest], r *rpc.Reply[importReply]) error {
 	return rpc.Do(c, r, func(ctx context.Context, req importRequest) (importReply, error) {
@@ -127,11 +62,11 @@ func (s *adminService) Import(c *rpc.Call[importRequest], r *rpc.Reply[importRep
 		if req.Handle == 0 {
 			req.In.Envelopes = nil
 			var err error
-			if reply.Handle, _, err = s.imports.begin(req.In); err != nil {
+			if reply.Handle, err = s.imports.add(&servedImport{in: req.In}); err != nil {
 				return reply, err
 			}
 		}
-		return reply, s.imports.use(reply.Handle, func(i *servedImport) error {
+		err := s.imports.use(reply.Handle, func(i *servedImport) error {
 			if i.to != nil || len(i.in.Envelopes)+len(req.Envelopes) > MaxImported {
 				return fmt.Errorf("%w: more than %d envelopes", rpc.ErrInvalid, MaxImported)
 			}
@@ -144,11 +79,13 @@ func (s *adminService) Import(c *rpc.Call[importRequest], r *rpc.Reply[importRep
 				return err
 			}
 			i.in.Envelopes, i.to = nil, to
-			if reply.Known = to.Known(); reply.Known != "" {
-				s.imports.drop(reply.Handle, i)
-			}
+			reply.Known = to.Known()
 			return nil
 		})
+		if err == nil && reply.Known != "" {
+			err = s.imports.remove(reply.Handle)
+		}
+		return reply, err
 	})
 }
 
@@ -169,12 +106,12 @@ func (s *adminService) ImportWrite(c *rpc.Call[importWrite], r *rpc.Reply[rpc.No
 // ImportCommit serves Importer.Commit.
 func (s *adminService) ImportCommit(c *rpc.Call[int64], r *rpc.Reply[int]) error {
 	return rpc.Do(c, r, func(ctx context.Context, handle int64) (n int, err error) {
-		err = s.imports.use(handle, func(i *servedImport) error {
+		err = s.imports.last(handle, func(i *servedImport) error {
 			if i.to == nil {
 				return fmt.Errorf("%w: not all of its envelopes are here", rpc.ErrInvalid)
 			}
+			defer i.abort()
 			n, err = i.to.Commit(ctx)
-			s.imports.drop(handle, i)
 			return err
 		})
 		return n, err
@@ -184,10 +121,7 @@ func (s *adminService) ImportCommit(c *rpc.Call[int64], r *rpc.Reply[int]) error
 // ImportAbort serves Importer.Abort.
 func (s *adminService) ImportAbort(c *rpc.Call[int64], r *rpc.Reply[rpc.None]) error {
 	return rpc.Do(c, r, func(_ context.Context, handle int64) (rpc.None, error) {
-		return rpc.None{}, s.imports.use(handle, func(i *servedImport) error {
-			s.imports.drop(handle, i)
-			return nil
-		})
+		return rpc.None{}, s.imports.remove(handle)
 	})
 }
 

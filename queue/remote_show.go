@@ -4,67 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"sync"
 
 	"tabard/internal/rpc"
 )
 
 // maxShownBodies bounds what one connection of a tool has open.
 const maxShownBodies = 4
-
-// shownBodies are the bodies that a connection reads.
-type shownBodies struct {
-	mu    sync.Mutex
-	open  map[int64]Body
-	last  int64
-	ended bool
-}
-
-func (b *shownBodies) add(body Body) (int64, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.ended || len(b.open) >= maxShownBodies {
-		body.Close()
-		return 0, fmt.Errorf("%w: %d bodies are open", rpc.ErrBusy, len(b.open))
-	}
-	if b.open == nil {
-		b.open = make(map[int64]Body)
-	}
-	b.last++
-	b.open[b.last] = body
-	return b.last, nil
-}
-
-func (b *shownBodies) read(id, offset int64, limit int) ([]byte, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	body := b.open[id]
-	if body == nil || offset < 0 || limit < 1 {
-		return nil, fmt.Errorf("%w: no such body is open", rpc.ErrInvalid)
-	}
-	return readChunk(body, offset, limit)
-}
-
-func (b *shownBodies) drop(id int64) error {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	body := b.open[id]
-	delete(b.open, id)
-	if body == nil {
-		return nil
-	}
-	return body.Close()
-}
-
-func (b *shownBodies) close() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ended = true
-	for id, body := range b.open {
-		body.Close()
-		delete(b.open, id)
-	}
-}
 
 type openedBody struct{ Handle, Size int64 }
 
@@ -88,14 +33,24 @@ func (s *adminService) OpenBody(c *rpc.Call[MessageID], r *rpc.Reply[openedBody]
 
 // ReadBody serves reading of what OpenBody opened.
 func (s *adminService) ReadBody(c *rpc.Call[shownRequest], r *rpc.Reply[[]byte]) error {
-	return rpc.Do(c, r, func(_ context.Context, req shownRequest) ([]byte, error) {
-		return s.bodies.read(req.Handle, req.Offset, req.Max)
+	return rpc.Do(c, r, func(_ context.Context, req shownRequest) (p []byte, err error) {
+		err = s.bodies.use(req.Handle, func(b Body) error {
+			if req.Offset < 0 || req.Max < 1 {
+				return fmt.Errorf("%w: body from %d, %d bytes", rpc.ErrInvalid, req.Offset, req.Max)
+			}
+			p, err = readChunk(b, req.Offset, req.Max)
+			return err
+		})
+		return p, err
 	})
 }
 
 // CloseBody ends reading.
 func (s *adminService) CloseBody(c *rpc.Call[int64], r *rpc.Reply[rpc.None]) error {
-	return rpc.Do(c, r, func(_ context.Context, handle int64) (rpc.None, error) { return rpc.None{}, s.bodies.drop(handle) })
+	return rpc.Do(c, r, func(_ context.Context, handle int64) (rpc.None, error) {
+		_ = s.bodies.remove(handle) // whoever closes does not mind that it has ended already
+		return rpc.None{}, nil
+	})
 }
 
 // OpenBody implements Admin.

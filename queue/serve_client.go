@@ -3,7 +3,6 @@ package queue
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"sync"
 
@@ -38,27 +37,28 @@ func ServeClient(ctx context.Context, conn net.Conn, c Client, opts ...rpc.Optio
 // RegisterClient serves c as "Queue" on srv, which must serve one connection
 // only; release, called when that has ended, aborts what it was writing.
 func RegisterClient(srv *rpc.Server, c Client) (release func(), err error) {
-	s := &clientService{client: c, writers: make(map[int64]*servedWriter)}
-	return s.release, srv.Register("Queue", s)
+	s := &clientService{client: c}
+	s.writers = handles[*servedWriter]{what: "message that is being written", most: MaxWriters, idle: maxIdle, end: func(w *servedWriter) {
+		w.w.Abort()
+		s.fewer(len(w.recipients))
+	}}
+	return s.writers.close, srv.Register("Queue", s)
 }
 
 // clientService is one connection's access to a Client.
 type clientService struct {
-	client Client
+	client  Client
+	writers handles[*servedWriter]
 
 	mu      sync.Mutex
-	writers map[int64]*servedWriter
 	pending int // recipients of all writers
-	ended   bool
 }
 
 // servedWriter is a message that a peer writes call by call.
 type servedWriter struct {
-	mu         sync.Mutex
 	w          Writer
 	size       int64
 	recipients []Envelope
-	ended      bool
 }
 
 type enqueueRequest struct {
@@ -117,60 +117,14 @@ func (s *clientService) Create(c *rpc.Call[rpc.None], r *rpc.Reply[int64]) error
 		if err != nil {
 			return 0, err
 		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.ended || len(s.writers) >= MaxWriters {
-			w.Abort()
-			return 0, fmt.Errorf("%w: %d messages are being written", rpc.ErrBusy, len(s.writers))
-		}
-		// Random, so that an id of a connection before is not one of this.
-		id := rand.Int64()
-		for s.writers[id] != nil {
-			id = rand.Int64()
-		}
-		s.writers[id] = &servedWriter{w: w}
-		return id, nil
+		return s.writers.add(&servedWriter{w: w})
 	})
-}
-
-// use runs f with a writer. An error ends the writer.
-func (s *clientService) use(id int64, f func(*servedWriter) error) error {
-	s.mu.Lock()
-	w := s.writers[id]
-	s.mu.Unlock()
-	if w == nil {
-		return fmt.Errorf("%w: no such message is being written", rpc.ErrInvalid)
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.ended {
-		return fmt.Errorf("%w: the message has ended", rpc.ErrInvalid)
-	}
-	err := f(w)
-	if err != nil {
-		s.drop(id, w)
-	}
-	return err
-}
-
-// drop aborts a writer. It needs the writer's mu.
-func (s *clientService) drop(id int64, w *servedWriter) {
-	s.mu.Lock()
-	if s.writers[id] == w {
-		s.pending -= len(w.recipients)
-	}
-	delete(s.writers, id)
-	s.mu.Unlock()
-	if !w.ended {
-		w.ended = true
-		w.w.Abort()
-	}
 }
 
 // Write serves Writer.Write.
 func (s *clientService) Write(c *rpc.Call[writeRequest], r *rpc.Reply[rpc.None]) error {
 	return rpc.Do(c, r, func(_ context.Context, req writeRequest) (rpc.None, error) {
-		return rpc.None{}, s.use(req.Writer, func(w *servedWriter) error {
+		return rpc.None{}, s.writers.use(req.Writer, func(w *servedWriter) error {
 			if req.Offset != w.size {
 				return fmt.Errorf("%w: body from %d, have %d", rpc.ErrInvalid, req.Offset, w.size)
 			}
@@ -187,7 +141,7 @@ func (s *clientService) Write(c *rpc.Call[writeRequest], r *rpc.Reply[rpc.None])
 // Recipients adds recipients of a message with more than one call carries.
 func (s *clientService) Recipients(c *rpc.Call[recipientsRequest], r *rpc.Reply[rpc.None]) error {
 	return rpc.Do(c, r, func(_ context.Context, req recipientsRequest) (rpc.None, error) {
-		return rpc.None{}, s.use(req.Writer, func(w *servedWriter) error {
+		return rpc.None{}, s.writers.use(req.Writer, func(w *servedWriter) error {
 			if len(w.recipients)+len(req.Recipients) > MaxRecipients {
 				return fmt.Errorf("%w: more than %d recipients", rpc.ErrInvalid, MaxRecipients)
 			}
@@ -214,16 +168,21 @@ func (s *clientService) more(n int) error {
 	return nil
 }
 
+// fewer takes back what more counted.
+func (s *clientService) fewer(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending -= n
+}
+
 // Commit serves Writer.Commit.
 func (s *clientService) Commit(c *rpc.Call[commitRequest], r *rpc.Reply[rpc.None]) error {
 	return rpc.Do(c, r, func(ctx context.Context, req commitRequest) (rpc.None, error) {
-		return rpc.None{}, s.use(req.Writer, func(w *servedWriter) error {
-			w.ended = true // Commit ends it, whatever comes
+		return rpc.None{}, s.writers.last(req.Writer, func(w *servedWriter) error {
+			defer s.fewer(len(w.recipients))
 			sub := submission(&req.Message, w.recipients, nil)
 			sub.Spent.unpack(req.Spent, StepAccept, inboundEnd)
-			err := w.w.Commit(ctx, sub)
-			s.drop(req.Writer, w)
-			return err
+			return w.w.Commit(ctx, sub)
 		})
 	})
 }
@@ -231,25 +190,6 @@ func (s *clientService) Commit(c *rpc.Call[commitRequest], r *rpc.Reply[rpc.None
 // Abort serves Writer.Abort.
 func (s *clientService) Abort(c *rpc.Call[int64], r *rpc.Reply[rpc.None]) error {
 	return rpc.Do(c, r, func(_ context.Context, id int64) (rpc.None, error) {
-		return rpc.None{}, s.use(id, func(w *servedWriter) error {
-			s.drop(id, w)
-			return nil
-		})
+		return rpc.None{}, s.writers.remove(id)
 	})
-}
-
-// release aborts what is left.
-func (s *clientService) release() {
-	s.mu.Lock()
-	s.ended = true
-	left := make(map[int64]*servedWriter, len(s.writers))
-	for id, w := range s.writers {
-		left[id] = w
-	}
-	s.mu.Unlock()
-	for id, w := range left {
-		w.mu.Lock()
-		s.drop(id, w)
-		w.mu.Unlock()
-	}
 }
