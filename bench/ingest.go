@@ -39,6 +39,7 @@ func (s *settings) each(ctx context.Context, relayTo string, f func(name string,
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
+		t.dir = dir
 		err = f(name, t)
 		if stopped := t.stop(); err == nil && stopped != nil {
 			err = fmt.Errorf("%s: stop: %w", name, stopped)
@@ -53,7 +54,7 @@ func (s *settings) each(ctx context.Context, relayTo string, f func(name string,
 // ingest measures how fast mail is accepted and made durable. Deliveries are
 // held back, so that only acceptance counts.
 func (s *settings) ingest(ctx context.Context) error {
-	heading("messages")
+	heading("messages", "written/each")
 	return s.each(ctx, "", func(name string, t *target) error {
 		for _, shape := range s.shapes {
 			perConn := 1
@@ -61,12 +62,21 @@ func (s *settings) ingest(ctx context.Context) error {
 				perConn = 0
 			}
 			for _, n := range s.sessions {
+				before, err := written(t.dir, t.pid)
+				if err != nil {
+					return err
+				}
 				m, err := measure(ctx, name, shape, t.pid, load.Options{
 					Addr: t.addr, Sessions: n, PerConn: perConn, Messages: s.messages, Size: s.size, From: "load@client.example", To: "user@bench.example",
 				})
 				if err != nil {
 					return err
 				}
+				after, err := written(t.dir, t.pid)
+				if err != nil {
+					return err
+				}
+				m.disk = after - before
 				m.print()
 			}
 		}

@@ -83,7 +83,7 @@ func run(args []string) error {
 func parse(args []string) (*settings, error) {
 	fs := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	s := &settings{}
-	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), tabard, postfix, postfix-tuned (for relay) and opensmtpd, in order; several times the same is fine")
+	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), files (a synced file per message and nothing else), tabard, postfix, postfix-tuned (for relay) and opensmtpd, in order; several times the same is fine")
 	sessions := fs.String("sessions", "1,10,50,200", "connections at once")
 	shapes := fs.String("shapes", defaultShapes(args[0]), "ingest: one message per connection, many; handshake: full, resumed, message (full, with a message)")
 	fs.BoolVar(&s.classic, "classic", false, "clients offer no post-quantum key exchange, which OpenSSL 3.0 does not know")
@@ -119,6 +119,7 @@ type measured struct {
 	sessions      int
 	res           load.Result
 	cpu           time.Duration
+	disk          int64 // bytes; -1: not measured
 }
 
 func (m measured) print() {
@@ -126,12 +127,20 @@ func (m measured) print() {
 	if m.res.Acked > 0 {
 		per = m.cpu / time.Duration(m.res.Acked)
 	}
-	fmt.Printf("%-13s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms\n", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
+	fmt.Printf("%-13s %-10s %8d %10.0f/s %8d us %9.1f %9.1f %9.1f ms", m.server, m.shape, m.sessions, m.res.Rate(), per.Microseconds(),
 		ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), ms(m.res.Percentile(100)))
+	if m.disk >= 0 && m.res.Acked > 0 {
+		fmt.Printf(" %9.1f KiB", float64(m.disk)/1024/float64(m.res.Acked))
+	}
+	fmt.Println()
 }
 
-func heading(unit string) {
-	fmt.Printf("%-13s %-10s %8s %12s %11s %9s %9s %12s\n", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
+func heading(unit string, more ...string) {
+	fmt.Printf("%-13s %-10s %8s %12s %11s %9s %9s %12s", "server", "shape", "sessions", unit, "CPU/each", "p50", "p99", "worst")
+	for _, m := range more {
+		fmt.Printf(" %13s", m)
+	}
+	fmt.Println()
 }
 
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
@@ -147,5 +156,5 @@ func measure(ctx context.Context, name, shape string, pid int, o load.Options) (
 		return measured{}, fmt.Errorf("%s, %d sessions: %w", name, o.Sessions, err)
 	}
 	after, err := proctree.CPU(pid)
-	return measured{name, shape, o.Sessions, res, after - before}, err
+	return measured{name, shape, o.Sessions, res, after - before, -1}, err
 }

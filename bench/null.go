@@ -49,6 +49,8 @@ func hidden(args []string) (code int, ok bool) {
 		err = runNull(args[0], args[1], args[2])
 	case nullLookup:
 		err = runLookup(args[1])
+	case filesServer:
+		err = runFiles(args[1], args[2])
 	default:
 		return 0, false
 	}

@@ -22,6 +22,7 @@ type target struct {
 	addr string
 	pid  int // root of its processes
 	ca   string
+	dir  string // of its spool
 	stop func() error
 
 	begun time.Time // when it was started
@@ -57,6 +58,8 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 		return s.startNull(ctx, nullSession, dir)
 	case "null-remote":
 		return s.startNull(ctx, nullRemote, dir)
+	case "files":
+		return s.startNull(ctx, filesServer, dir)
 	case "tabard":
 		return s.startTabard(ctx, dir, relayTo)
 	case "postfix-tuned":
@@ -66,7 +69,7 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 	case "opensmtpd":
 		return s.startOpenSMTPD(ctx, dir, relayTo)
 	}
-	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, tabard, postfix, postfix-tuned or opensmtpd", name)
+	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, files, tabard, postfix, postfix-tuned or opensmtpd", name)
 }
 
 func (s *settings) startNull(ctx context.Context, kind, dir string) (*target, error) {

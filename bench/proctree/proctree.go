@@ -58,6 +58,30 @@ func CPU(root int) (time.Duration, error) {
 	return sum, err
 }
 
+// Written returns how many bytes root and everything below it, what has ended included,
+// have had written to storage: what the file system writes of its own is not in it.
+func Written(root int) (int64, error) {
+	tree, err := Tree(root)
+	if err != nil {
+		return 0, err
+	}
+	var sum int64
+	for _, s := range tree {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/io", s.PID))
+		if err != nil {
+			continue // it has ended meanwhile
+		}
+		_, rest, _ := strings.Cut(string(text), "\nwrite_bytes: ")
+		line, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseInt(line, 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("process %d: bytes written: %w", s.PID, err)
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
 // Find returns the processes below root whose argv[0] is title.
 func Find(root int, title string) ([]int, error) {
 	tree, err := Tree(root)
