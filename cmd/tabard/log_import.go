@@ -37,14 +37,16 @@ func newLogImport(g *globals) *cobra.Command {
 		Short: "Add text logs of Tabard, OpenSMTPD and Postfix to the event log (- is standard input)",
 		Long: `Import reads text logs, and adds what they tell of to the event log (log sql in the
 configuration): sessions, messages, envelopes, attempts and results. Files may be packed by
-gzip. They are read in the order in which they begin, so mail.log* will do.
+gzip, bzip2 or zstd. They are read in the order in which they begin, so mail.log* will do.
 
 Lines may be Tabard's own (text or JSON), OpenSMTPD's or Postfix', also mixed, with the time
 and host that syslog puts before them (Nov 28 16:00:00 or 2026-11-28T16:00:00+01:00). Each is
 taken for what it looks like. --format takes lines under a name that is not known (Postfix'
 syslog_name) for those of a format, and leaves out those of the others. Lines of other
 programs are passed over. Lines that are not understood are counted, the first of them told;
-with --strict the exit code is 65 if there are any, though all others are stored.
+with --strict the exit code is 65 if there are any, though all others are stored. A last
+line without an end is left for the next import. Of a file that is broken, what comes before
+is stored; the exit code is 65.
 
 Importing a file again, or another part of the same log, adds nothing that is there already.
 A message whose begin is in another file is known by its id only, so import the files of
@@ -126,7 +128,7 @@ func (c *logImport) open(cmd *cobra.Command, names []string) (files []*logFile, 
 			return files, err
 		}
 		files = append(files, f)
-		again, err := c.peek(f)
+		again, err := c.peek(cmd, f)
 		if err != nil {
 			return files, withCode(exIOErr, fmt.Errorf("%s: %w", name, err))
 		}
@@ -138,9 +140,13 @@ func (c *logImport) open(cmd *cobra.Command, names []string) (files []*logFile, 
 	return files, nil
 }
 
-// peek finds out when a file begins and ends, if it can be read twice.
-func (c *logImport) peek(f *logFile) (again bool, err error) {
+// peek finds out when a file begins and ends, if it can be read twice; standard input may
+// be one, too.
+func (c *logImport) peek(cmd *cobra.Command, f *logFile) (again bool, err error) {
 	file, ok := f.in.(*os.File)
+	if f.name == "-" {
+		file, ok = cmd.InOrStdin().(*os.File)
+	}
 	if !ok {
 		return false, nil
 	}
@@ -151,8 +157,13 @@ func (c *logImport) peek(f *logFile) (again bool, err error) {
 	if t := info.ModTime(); t.Before(f.latest) {
 		f.latest = t
 	}
+	start, err := file.Seek(0, io.SeekCurrent)
+	if err != nil {
+		return false, err
+	}
+	f.size = info.Size() - start
 	f.began = textlog.Began(file, c.opts, f.latest, c.year)
-	_, err = file.Seek(0, io.SeekStart)
+	_, err = file.Seek(start, io.SeekStart)
 	return true, err
 }
 
@@ -208,6 +219,7 @@ func (c *logImport) importAll(ctx context.Context, cmd *cobra.Command, files []*
 	r := textlog.New(c.opts, sink.take)
 	bar := newProgressLine(cmd.ErrOrStderr())
 	var size, read int64
+	var broken []error
 	for _, f := range files {
 		size += f.size
 	}
@@ -230,9 +242,13 @@ func (c *logImport) importAll(ctx context.Context, cmd *cobra.Command, files []*
 		r.Begin(f.latest, c.year)
 		err := r.ReadAll(watch, told)
 		read += counted.n.Load()
-		if err != nil {
+		switch {
+		case err == nil:
+		case ctx.Err() == nil && errors.Is(err, textlog.ErrInput):
+			broken = append(broken, fmt.Errorf("%s: %w", f.name, err))
+		default:
 			bar.clear()
-			return c.failed(ctx, f, err)
+			return c.failed(ctx, err)
 		}
 	}
 	err := r.Finish()
@@ -241,20 +257,21 @@ func (c *logImport) importAll(ctx context.Context, cmd *cobra.Command, files []*
 	}
 	bar.clear()
 	if err != nil {
-		return c.failed(ctx, nil, err)
+		return c.failed(ctx, err)
 	}
 	s := r.Stats()
 	sink.done.Lines, sink.done.Others, sink.done.Unknown = s.Lines, s.Others, s.Unknown
-	return c.report(cmd, &sink.done)
+	err = c.report(cmd, &sink.done)
+	if len(broken) > 0 {
+		err = withCode(exDataErr, errors.Join(append(broken, err)...))
+	}
+	return err
 }
 
 // failed is why an import ended early. What was stored stays; it is not stored twice.
-func (c *logImport) failed(ctx context.Context, f *logFile, err error) error {
-	switch {
-	case ctx.Err() != nil:
+func (c *logImport) failed(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
 		return errors.New("interrupted: a part is stored; import again to add the rest")
-	case errors.Is(err, textlog.ErrInput):
-		return exitf(exDataErr, "%s: %w", f.name, err)
 	}
 	return withCode(exTempFail, err)
 }

@@ -58,8 +58,8 @@ Nov 28 06:26:13 mx postfix/qmgr[815]: 1A2B3C4D5E: gibberish
 		{"", "--timezone UTC " + log + " " + old, 0, unknown + "9 lines, 5 events, 0 of them added; 1 lines are of other programs; 1 lines are not understood\n"},
 		{"", "--timezone UTC --strict " + log, exDataErr, unknown + "5 lines, 3 events, 0 of them added; 1 lines are of other programs; 1 lines are not understood\ntabard: 1 lines are not understood\n"},
 		{begin, "--timezone UTC --year 2026 -", 0, "4 lines, 1 events, 0 of them added\n"},
-		{"x", "--json -", 0, "-:1: not understood: no time at its begin\n{\n  \"lines\": 1,\n  \"events\": 0,\n  \"added\": 0,\n  \"other_lines\": 0,\n  \"unknown_lines\": 1\n}\n"},
-		{"\x1f\x8bx", "-", exDataErr, "tabard: -: cannot be read: unexpected EOF\n"},
+		{"x\n", "--json -", 0, "-:1: not understood: no time at its begin\n{\n  \"lines\": 1,\n  \"events\": 0,\n  \"added\": 0,\n  \"other_lines\": 0,\n  \"unknown_lines\": 1\n}\n"},
+		{"\x1f\x8bx", "-", exDataErr, "0 lines, 0 events, 0 of them added\ntabard: -: cannot be read: unexpected EOF\n"},
 		{"", "--format sendmail -", exUsage, "tabard: --format sendmail: want tabard, opensmtpd or postfix\n"},
 		{"", "--timezone Mars -", exUsage, "tabard: --timezone Mars: there is no such zone\n"},
 		{"", "--year 12 -", exUsage, "tabard: --year 12: want 1980 to 9999\n"},
@@ -81,5 +81,47 @@ Nov 28 06:26:13 mx postfix/qmgr[815]: 1A2B3C4D5E: gibberish
 		if !strings.Contains(out, want) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
+	}
+}
+
+// Standard input that is a file has its time as a file has; a broken file does not keep
+// what comes before its fault, or other files, from being stored.
+func TestLogImportInput(t *testing.T) {
+	t.Parallel()
+	conf, _ := eventConfig(t)
+	dir := t.TempDir()
+	const reject = "Nov 28 06:26:10 mx postfix/smtpd[1]: NOQUEUE: reject: RCPT from a.example[192.0.2.1]: 550 5.1.1 <b@b.example>: Recipient address rejected; from=<a@a.example> to=<b@b.example> proto=ESMTP helo=<a.example>\n"
+	old := filepath.Join(dir, "old.log")
+	if err := os.WriteFile(old, []byte(reject), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	when := time.Date(2019, 12, 1, 0, 0, 0, 0, time.UTC)
+	if err := os.Chtimes(old, when, when); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.Open(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	var out strings.Builder
+	if code := execute([]string{"-c", conf, "log", "import", "--timezone", "UTC", "-"}, file, &out, &out); code != 0 || !strings.Contains(out.String(), "1 of them added") {
+		t.Errorf("%d %s", code, out.String())
+	}
+	if out, _ := tool(t, "", "-c", conf, "log", "b@b.example"); !strings.HasPrefix(out, "2019-11-28T06:26:10.000Z result ") {
+		t.Error(out)
+	}
+
+	var packed strings.Builder
+	z := gzip.NewWriter(&packed)
+	_, _ = z.Write([]byte(strings.Replace(reject, "28", "27", 1) + strings.Repeat("Nov 27 06:26:11 mx sshd[1]: x\n", 10_000)))
+	_ = z.Close()
+	broken := filepath.Join(dir, "broken.gz")
+	if err := os.WriteFile(broken, []byte(packed.String()[:packed.Len()-20]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	said, code := tool(t, "", "-c", conf, "log", "import", "--timezone", "UTC", broken, old)
+	if code != exDataErr || !strings.Contains(said, " 2 events, 1 of them added;") || !strings.Contains(said, "tabard: "+broken+": cannot be read after line ") {
+		t.Errorf("%d %s", code, said)
 	}
 }

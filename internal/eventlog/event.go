@@ -39,6 +39,7 @@ type Event interface {
 	Fields() []Field
 	// Common returns what every event has.
 	Common() *Head
+	clean() int // is Clean
 }
 
 // Field is a column and a pointer to its value: *string, *int64, or *time.Time.

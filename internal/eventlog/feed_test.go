@@ -295,3 +295,40 @@ func TestFields(t *testing.T) {
 		}
 	}
 }
+
+// Clean reaches every text and every time of every kind of event.
+func TestClean(t *testing.T) {
+	t.Parallel()
+	for _, k := range Kinds() {
+		e := New(k)
+		for _, f := range e.Fields() {
+			switch v := f.Value.(type) {
+			case *string:
+				*v = "a\r\nb@EXAMPLE.org" + strings.Repeat("x", 2000)
+			case *time.Time:
+				*v = time.Date(2026, 1, 2, 3, 4, 5, 6_789_012, time.FixedZone("", 3600))
+			}
+		}
+		size := Clean(e)
+		stored := 0
+		for _, f := range e.Fields() {
+			switch v := f.Value.(type) {
+			case *string:
+				limit := maxWord
+				if f.Name == "text" {
+					limit = maxText
+				}
+				if stored += len(*v); strings.ContainsAny(*v, "\r\n") || len(*v) > limit {
+					t.Errorf("%s of a %s: %d bytes, %q", f.Name, k, len(*v), *v)
+				}
+			case *time.Time:
+				if v.Location() != time.UTC || v.Nanosecond() != 6_000_000 {
+					t.Errorf("%s of a %s: %s", f.Name, k, v)
+				}
+			}
+		}
+		if size < stored+10*len(e.Fields()) || size > stored+20*len(e.Fields())+100 {
+			t.Errorf("a %s of %d bytes takes %d", k, stored, size)
+		}
+	}
+}

@@ -43,6 +43,9 @@ func (c *clock) prefix(text string) (line, error) {
 	} else {
 		l.host = first
 		first, more, _ = strings.Cut(strings.TrimLeft(more, " "), " ")
+		if first == "last" && strings.HasPrefix(more, "message repeated ") || first == "--" {
+			return line{}, errOther // syslogd itself, also -- MARK --
+		}
 		if !strings.HasSuffix(first, ":") {
 			return line{}, misread("no host and program after the time")
 		}

@@ -3,11 +3,14 @@ package textlog
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/klauspost/compress/zstd"
 
 	"tabard/internal/eventlog"
 )
@@ -19,7 +22,7 @@ var ErrInput = errors.New("cannot be read")
 // some 3,000.
 const maxLine = 64 << 10
 
-// ReadAll reads all lines of a file, which may be packed by gzip. unknown is told of each
+// ReadAll reads all lines of a file, which may be packed by gzip, bzip2 or zstd. unknown is told of each
 // line that is not understood, by its number, from 1. An error is one of unknown's, one of
 // emit's, or an ErrInput.
 func (r *Reader) ReadAll(in io.Reader, unknown func(n int64, err error) error) error {
@@ -36,11 +39,13 @@ func (r *Reader) ReadAll(in io.Reader, unknown func(n int64, err error) error) e
 			return nil
 		}
 		fault := error(nil)
-		if long {
-			r.stats.Lines++
-			r.stats.Unknown++
-			fault = misread("longer than %d bytes", maxLine)
-		} else {
+		switch {
+		case long:
+			fault = r.unread("longer than %d bytes", maxLine)
+		case err != nil:
+			// Half a line would make another event than the whole one, when that comes.
+			fault = r.unread("it has no end: the log was cut there, or is being written")
+		default:
 			fault = r.Line(text)
 		}
 		if fault != nil && errors.Is(fault, ErrNotUnderstood) {
@@ -55,18 +60,42 @@ func (r *Reader) ReadAll(in io.Reader, unknown func(n int64, err error) error) e
 	}
 }
 
+// unread counts a line that is not even looked at.
+func (r *Reader) unread(format string, args ...any) error {
+	r.stats.Lines++
+	r.stats.Unknown++
+	return misread(format, args...)
+}
+
 // unpacked returns what is in a file that may be packed.
 func unpacked(in io.Reader) (*bufio.Reader, error) {
 	b := bufio.NewReaderSize(in, maxLine)
-	if start, _ := b.Peek(2); !bytes.Equal(start, []byte{0x1f, 0x8b}) {
-		return b, nil
+	start, _ := b.Peek(6) // what is shorter is not packed
+	begins := func(magic string) bool { return bytes.HasPrefix(start, []byte(magic)) }
+	switch {
+	case begins("\x1f\x8b"):
+		z, err := gzip.NewReader(b)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInput, err)
+		}
+		return bufio.NewReaderSize(z, maxLine), nil
+	case begins("BZh"):
+		return bufio.NewReaderSize(bzip2.NewReader(b), maxLine), nil
+	case begins("\x28\xb5\x2f\xfd"):
+		// One at a time it has nothing that needs an end.
+		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", ErrInput, err)
+		}
+		return bufio.NewReaderSize(z, maxLine), nil
+	case begins("\xfd7zXZ"):
+		return nil, fmt.Errorf("%w: it is packed by xz: give what xz -dc says to standard input", ErrInput)
 	}
-	z, err := gzip.NewReader(b)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrInput, err)
-	}
-	return bufio.NewReaderSize(z, maxLine), nil
+	return b, nil
 }
+
+// maxWindow bounds the memory that a file packed by zstd may ask for; zstd -19 takes 8 MiB.
+const maxWindow = 128 << 20
 
 // nextLine returns a line. One that is too long is passed over.
 func nextLine(b *bufio.Reader) (text string, long bool, err error) {

@@ -107,7 +107,7 @@ func TestPartsAddNothing(t *testing.T) {
 		if len(all.keys) != len(all.events) {
 			t.Errorf("%s: %d events have %d names", name, len(all.events), len(all.keys))
 		}
-		lines := strings.SplitAfter(strings.TrimSpace(text), "\n")
+		lines := slices.Collect(strings.Lines(text))
 		for i := range lines {
 			head, tail := strings.Join(lines[:i], ""), strings.Join(lines[i:], "")
 			for _, parts := range [][]string{{tail}, {text, tail}} {
@@ -189,7 +189,7 @@ func TestNotUnderstood(t *testing.T) {
 		{"{", "no JSON"},
 		{strings.Repeat("x", 2*maxLine+5), "longer than 65536 bytes"},
 	} {
-		g := read(t, Options{}, "\n"+tt.line+"\n2026-11-28T12:00:00.000Z tabard/mta[1]: mta x=y")
+		g := read(t, Options{}, "\n"+tt.line+"\n2026-11-28T12:00:00.000Z tabard/mta[1]: mta x=y\n")
 		if tt.want == "other" {
 			if len(g.errs) != 0 || g.r.Stats() != (Stats{Lines: 3, Others: 2}) {
 				t.Errorf("%s: %v %+v", tt.line, g.errs, g.r.Stats())
