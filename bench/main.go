@@ -30,6 +30,7 @@ type settings struct {
 	pprof    string
 	key      string // kind of the servers' keys
 	classic  bool   // key exchange by X25519 only
+	events   bool   // Tabard keeps an event log
 	dead     string // where mail for dead.example cannot be delivered; empty: no such mail
 }
 
@@ -83,7 +84,7 @@ func run(args []string) error {
 func parse(args []string) (*settings, error) {
 	fs := flag.NewFlagSet("bench "+args[0], flag.ContinueOnError)
 	s := &settings{}
-	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), files (a synced file per message and nothing else), tabard, postfix, postfix-tuned (for relay) and opensmtpd, in order; several times the same is fine")
+	servers := fs.String("servers", "null,tabard,postfix", "which of null, null-remote (its key in another process), null-session (with session tickets), files (a synced file per message and nothing else), tabard, tabard-log (with an event log on SQLite), postfix, postfix-tuned (for relay) and opensmtpd, in order; several times the same is fine")
 	sessions := fs.String("sessions", "1,10,50,200", "connections at once")
 	shapes := fs.String("shapes", defaultShapes(args[0]), "ingest: one message per connection, many; handshake: full, resumed, message (full, with a message)")
 	fs.BoolVar(&s.classic, "classic", false, "clients offer no post-quantum key exchange, which OpenSSL 3.0 does not know")

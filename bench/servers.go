@@ -62,6 +62,10 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 		return s.startNull(ctx, filesServer, dir)
 	case "tabard":
 		return s.startTabard(ctx, dir, relayTo)
+	case "tabard-log":
+		logged := *s
+		logged.events = true
+		return logged.startTabard(ctx, dir, relayTo)
 	case "postfix-tuned":
 		return s.startPostfix(ctx, dir, relayTo, tunedPostfix()...)
 	case "postfix":
@@ -69,7 +73,7 @@ func (s *settings) start(ctx context.Context, name, dir string, relayTo string) 
 	case "opensmtpd":
 		return s.startOpenSMTPD(ctx, dir, relayTo)
 	}
-	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, files, tabard, postfix, postfix-tuned or opensmtpd", name)
+	return nil, fmt.Errorf("unknown server %q; want null, null-remote, null-session, files, tabard, tabard-log, postfix, postfix-tuned or opensmtpd", name)
 }
 
 func (s *settings) startNull(ctx context.Context, kind, dir string) (*target, error) {
@@ -153,6 +157,9 @@ func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*targe
 		if s.dead != "" {
 			text += fmt.Sprintf("action \"dead\" relay host \"smtp://%s\"\nmatch from any for domain \"dead.example\" action \"dead\"\n", s.dead)
 		}
+		if s.events {
+			text += fmt.Sprintf("table log sqlite:%s/log/log.db\nlog sql <log>\n", dir)
+		}
 		return text
 	}, args...)
 }
@@ -160,9 +167,11 @@ func (s *settings) startTabard(ctx context.Context, dir, relayTo string) (*targe
 // runTabard builds and starts Tabard with the configuration that text makes for
 // the address to listen on.
 func (s *settings) runTabard(ctx context.Context, dir string, text func(addr string) string, more ...string) (*target, error) {
-	// As in the manual, the queue has a directory of its own.
-	if err := os.MkdirAll(filepath.Join(dir, "spool"), 0o700); err != nil {
-		return nil, err
+	// As in the manual, the queue has a directory of its own, and the event log.
+	for _, name := range []string{"spool", "log"} {
+		if err := os.MkdirAll(filepath.Join(dir, name), 0o700); err != nil {
+			return nil, err
+		}
 	}
 	bin := filepath.Join(dir, "tabard")
 	build := exec.CommandContext(ctx, "go", "build", "-o", bin, "tabard/cmd/tabard")
@@ -183,7 +192,7 @@ func (s *settings) runTabard(ctx context.Context, dir string, text func(addr str
 			return nil, fmt.Errorf("tabard %s: %w\n%s", strings.Join(pre, " "), err, out)
 		}
 	}
-	log, err := os.Create(filepath.Join(dir, "log"))
+	log, err := os.Create(filepath.Join(dir, "stderr"))
 	if err != nil {
 		return nil, err
 	}
