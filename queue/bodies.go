@@ -13,7 +13,7 @@ type openBody struct {
 	refs int // leases
 }
 
-// load reads a small body, and opens a large one.
+// load reads a small body, and opens a large one. All are verified.
 func (w *poolWorker) load(job *Job, envelopes int) error {
 	id := job.Message.ID
 	w.mu.Lock()
@@ -29,8 +29,11 @@ func (w *poolWorker) load(job *Job, envelopes int) error {
 	if err != nil {
 		return err
 	}
-	if body.Size() <= InlineBody {
+	if body.Size() <= ColumnBody {
 		defer body.Close()
+		if body.Size() > InlineBody { // read again for each piece, rather than kept in memory
+			return nil
+		}
 		job.Body = make([]byte, body.Size())
 		_, err := body.ReadAt(job.Body, 0)
 		if err != nil && len(job.Body) > 0 {
@@ -82,7 +85,7 @@ func (w *poolWorker) Body(ctx context.Context, id MessageID, offset int64, limit
 		b.refs++
 	}
 	w.mu.Unlock()
-	if b == nil { // small: rarely asked for, as it came with the job
+	if b == nil { // small, or not large
 		if !w.has(id) {
 			return nil, fmt.Errorf("body of %s: %w", id, rpc.ErrNotFound)
 		}

@@ -115,7 +115,7 @@ func submit(q queue.Client, id queue.MessageID, large bool) error {
 func bodyFor(id queue.MessageID, large bool) []byte {
 	n := 100
 	if large {
-		n = 6000
+		n = 9000
 	}
 	return []byte(strings.Repeat(id.String()+"\r\n", n))
 }

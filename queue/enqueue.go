@@ -137,7 +137,7 @@ func (q *Queue) admit(m *NewMessage) []*item {
 			items = append(items, it)
 		}
 	}
-	if msg.charged = len(items) > 0 && !m.Staged && a.bytes+len(m.Body) <= a.maxBytes; msg.charged {
+	if msg.charged = len(items) > 0 && len(m.Body) <= InlineBody && !m.Staged && a.bytes+len(m.Body) <= a.maxBytes; msg.charged {
 		a.bytes += len(m.Body)
 	}
 	a.mu.Unlock()

@@ -188,7 +188,7 @@ func TestRotation(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := late.Write(make([]byte, 100_000)); err != nil {
+	if _, err := late.Write(make([]byte, 150_000)); err != nil {
 		t.Fatal(err)
 	}
 	r.SetCoder(coder(t, true, 2, 1))

@@ -107,7 +107,7 @@ func wantSum(n int) (sum uint32) {
 
 func TestLargeBodies(t *testing.T) {
 	r := start(t, queue.Options{})
-	sizes := []int{0, 1, queue.InlineBody, queue.InlineBody + 1, 3<<20 + 7}
+	sizes := []int{0, 1, queue.InlineBody, queue.InlineBody + 1, queue.ColumnBody, queue.ColumnBody + 1, 3<<20 + 7}
 	for _, n := range sizes {
 		if err := stream(t, r, message("a@x.example", "b@y.example"), n); err != nil {
 			t.Fatal(err)

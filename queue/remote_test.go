@@ -70,7 +70,7 @@ func TestRemoteLifeCycle(t *testing.T) {
 	w, _, _ := r.remoteRelay(t)
 	s := message("a@x.example", "b@y.example")
 	s.Message.EnvID, s.Message.UTF8, s.Recipients[0].ORCPT = "e1", true, "rfc822;b@y.example"
-	for _, n := range []int{0, 1, len(text), queue.InlineBody - 1, queue.InlineBody, queue.InlineBody + 1, 700_001} {
+	for _, n := range []int{0, 1, len(text), queue.InlineBody - 1, queue.InlineBody, queue.InlineBody + 1, queue.ColumnBody, queue.ColumnBody + 1, 700_001} {
 		for _, how := range []string{"Enqueue", "Create"} {
 			if how == "Enqueue" {
 				body := bytes.Repeat([]byte("0123456789abcde\n"), (n+15)/16)[:n]
@@ -93,7 +93,7 @@ func TestRemoteLifeCycle(t *testing.T) {
 			done(t, w, j, queue.Result{Outcome: queue.Delivered, Code: 250, Text: strings.Repeat("x", 100_000)})
 		}
 	}
-	if s := r.stats(); s.Messages != 0 || s.Delivered != 12 {
+	if s := r.stats(); s.Messages != 0 || s.Delivered != 14 {
 		t.Errorf("stats: %+v", s)
 	}
 }

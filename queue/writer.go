@@ -46,7 +46,7 @@ func (w *writer) Write(p []byte) (int, error) {
 }
 
 func (w *writer) append(p []byte) error {
-	if w.stage == nil && len(w.buf)+len(p) <= InlineBody {
+	if w.stage == nil && len(w.buf)+len(p) <= ColumnBody {
 		w.buf = append(w.buf, p...)
 		return nil
 	}

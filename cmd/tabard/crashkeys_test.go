@@ -15,7 +15,7 @@ import (
 // Of the mail that waits throughout the crash test: so large, in bytes, that its bodies
 // are files, and who sends it.
 const (
-	lateSize = 100 << 10
+	lateSize = 160 << 10
 	lateFrom = "late@client.example"
 )
 

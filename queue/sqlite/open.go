@@ -1,5 +1,5 @@
 // Package sqlite keeps a queue in one SQLite database, with bodies larger than
-// queue.InlineBody as files beside it.
+// queue.ColumnBody as files beside it.
 //
 // Package queue says in which order things become durable. Here a body's file is
 // written as messages/tmp-*, linked to the message's id once it is synced, and the

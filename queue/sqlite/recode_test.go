@@ -60,7 +60,7 @@ func keepBody(t testing.TB, s *Store, id queue.MessageID, body []byte) {
 	c := put(id, "a")
 	m := &c.Insert[0]
 	m.Body, m.Message.Size, m.Checksum = body, int64(len(body)), queue.Checksum(0, body)
-	if len(body) > queue.InlineBody {
+	if len(body) > queue.ColumnBody {
 		st, err := s.Stage()
 		if err != nil {
 			t.Fatal(err)
@@ -94,7 +94,7 @@ func readBody(s *Store, id queue.MessageID) ([]byte, error) {
 }
 
 func sizes() []int {
-	return []int{0, 1, 3000, queue.InlineBody, queue.InlineBody + 1, 5 * queue.InlineBody, 5*queue.InlineBody + 7}
+	return []int{0, 1, 3000, queue.ColumnBody, queue.ColumnBody + 1, 3 * queue.ColumnBody, 3*queue.ColumnBody + 7}
 }
 
 func TestEncodedBodies(t *testing.T) {
@@ -165,7 +165,7 @@ func TestDamagedEncodedBodies(t *testing.T) {
 		s := open(t, path)
 		s.SetCoder(coder(t, o))
 		for id := queue.MessageID(1); id < 5; id++ {
-			keepBody(t, s, id, text(id, 3000+int(id/3)*100_000))
+			keepBody(t, s, id, text(id, 3000+int(id/3)*200_000))
 		}
 		without, err := both.WithNewKey()
 		if err != nil {
@@ -297,7 +297,7 @@ func TestRecodeIsInterrupted(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "queue.db")
 	s := open(t, path)
 	s.SetCoder(coder(t, bodycode.Options{Encrypt: true, Keys: old}))
-	const size = 2 * queue.InlineBody
+	const size = 2 * queue.ColumnBody
 	for id := queue.MessageID(1); id < 4; id++ {
 		keepBody(t, s, id, text(id, size))
 	}
