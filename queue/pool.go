@@ -26,11 +26,11 @@ type poolKey struct {
 type pool struct {
 	key      poolKey
 	gid      int
-	rings    [2]ring // of proven destinations, and of others
-	turn     int     // which ring is next
-	laneTurn turns   // which lane
-	probing  int     // jobs in flight that were handed out by the second ring
-	probes   int     // how many of those there may be
+	rings    [2]ring    // of proven destinations, and of others
+	turn     [lanes]int // which ring is next, in each lane: turns in others do not count
+	laneTurn turns      // which lane
+	probing  int        // jobs in flight that were handed out by the second ring
+	probes   int        // how many of those there may be
 	waiters  []chan struct{}
 	workers  int
 	attached chan struct{} // closed and replaced when a worker comes
@@ -153,10 +153,10 @@ func (p *pool) next() (ring int, lane Lane) {
 		return -1, 0
 	}
 	lane, _ = p.laneTurn.next(func(l Lane) bool { return p.has(0, l) || p.has(1, l) })
-	if ring = p.turn; !p.has(ring, lane) {
+	if ring = p.turn[lane]; !p.has(ring, lane) {
 		ring = 1 - ring
 	}
-	p.turn = 1 - ring
+	p.turn[lane] = 1 - ring
 	return ring, lane
 }
 
