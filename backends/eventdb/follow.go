@@ -21,9 +21,10 @@ import (
 // earlier. There the mark is the oldest transaction that had not ended when it was made,
 // and the batches of later ones that were there all the same: what is neither, is new.
 type Mark struct {
-	last int64           // SQLite: the newest batch
-	xact int64           // PostgreSQL: all transactions before have ended
-	seen map[int64]batch // PostgreSQL: of others, by id
+	last  int64           // SQLite: the newest batch
+	xact  int64           // PostgreSQL: all transactions before have ended
+	asked time.Time       // PostgreSQL: that was then, by its clock; zero: never
+	seen  map[int64]batch // PostgreSQL: of others, by id
 
 	// Which events are meant may depend on others that come after them: the recipient of
 	// a message is told by another process than its sender. For such a query what came a
@@ -58,8 +59,9 @@ func nameOf(e eventlog.Event) name {
 }
 
 const (
-	// maxCommit is how long a transaction of ours may take to be followed: those begun
-	// earlier are not asked for, however long another one of that server goes on.
+	// maxCommit is how long a transaction of ours may take to be followed: those begun so
+	// long before the last look are not asked for, however long another one of that server
+	// goes on.
 	maxCommit = time.Hour
 	// maxRelated is how much later an event may come that makes another one be meant.
 	maxRelated = 2 * time.Minute
@@ -75,18 +77,18 @@ func (d *DB) Mark(ctx context.Context) (*Mark, error) {
 	}
 	m := &Mark{seen: map[int64]batch{}, shown: map[name]time.Time{}, now: time.Now}
 	if d.d == migrations.SQLite {
-		err = db.QueryRowContext(ctx, "SELECT coalesce(max(id), 0) FROM log_batches").Scan(&m.last)
+		m.last, err = newestBatch(ctx, db)
 		return m, err
 	}
 	// Without a mark everything of the last hour is new: that is what may be seen at once.
-	fresh, xact, err := m.ask(ctx, db)
+	fresh, now, err := m.ask(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	for _, b := range fresh {
 		m.seen[b.id] = b
 	}
-	m.settle(xact)
+	m.settle(now)
 	return m, nil
 }
 
@@ -101,11 +103,11 @@ func (d *DB) After(ctx context.Context, q Query, m *Mark, f func(eventlog.Event)
 	}
 	q.Newest, q.Upto = 0, nil
 	var fresh []batch
-	var xact int64
+	var now instant
 	if d.d == migrations.SQLite {
 		fresh, err = m.askSQLite(ctx, db)
 	} else {
-		fresh, xact, err = m.ask(ctx, db)
+		fresh, now, err = m.ask(ctx, db)
 	}
 	if err != nil {
 		return err
@@ -115,8 +117,8 @@ func (d *DB) After(ctx context.Context, q Query, m *Mark, f func(eventlog.Event)
 	} else {
 		err = d.afterPlain(ctx, q, m, fresh, f)
 	}
-	if err == nil && xact > 0 {
-		m.settle(xact)
+	if err == nil && now.xact > 0 {
+		m.settle(now)
 	}
 	return err
 }
@@ -189,47 +191,55 @@ func (m *Mark) pass(list []batch) {
 	}
 }
 
-// settle forgets the batches of transactions before one of which all have ended.
-func (m *Mark) settle(xact int64) {
-	m.xact = xact
-	var newest time.Time
-	for _, b := range m.seen {
-		if b.written.After(newest) {
-			newest = b.written
-		}
-	}
+// instant is when PostgreSQL was asked: its oldest transaction that goes on, and the time.
+type instant struct {
+	xact int64
+	at   time.Time
+}
+
+// settle moves the mark to an instant of which all batches are given, and forgets those
+// that will not be asked for again.
+func (m *Mark) settle(now instant) {
+	m.xact, m.asked = now.xact, now.at
 	maps.DeleteFunc(m.seen, func(_ int64, b batch) bool {
-		return b.xact < xact || newest.Sub(b.written) > 2*maxCommit
+		return b.xact < now.xact || now.at.Sub(b.written) > 2*maxCommit
 	})
 }
 
-// ask returns the batches that PostgreSQL has beside those of the mark, and the oldest
-// transaction that goes on: both as of the same instant.
-func (m *Mark) ask(ctx context.Context, db *sql.DB) (fresh []batch, xact int64, err error) {
-	rows, err := db.QueryContext(ctx, `SELECT txid_snapshot_xmin(txid_current_snapshot()), b.id, b.xact, b.since, b.until, b.written
-		FROM (SELECT 1) AS one LEFT JOIN log_batches b ON b.xact >= $1 AND b.written >= now() - $2 * interval '1 second'`, m.xact, maxCommit.Seconds())
+// ask returns the batches that PostgreSQL has beside those of the mark, as of an instant.
+// However long ago the mark was made, what came since is among them.
+func (m *Mark) ask(ctx context.Context, db *sql.DB) (fresh []batch, now instant, err error) {
+	rows, err := db.QueryContext(ctx, `SELECT txid_snapshot_xmin(txid_current_snapshot()), now(), b.id, b.xact, b.since, b.until, b.written
+		FROM (SELECT 1) AS one LEFT JOIN log_batches b ON b.xact >= $1 AND b.written >= coalesce($2, now()) - $3 * interval '1 second'`,
+		m.xact, sql.NullTime{Time: m.asked, Valid: !m.asked.IsZero()}, maxCommit.Seconds())
 	if err != nil {
-		return nil, 0, err
+		return nil, now, err
 	}
 	defer func() { _ = rows.Close() }() // Err tells what Close would
 	for rows.Next() {
 		var id, of sql.NullInt64
 		var since, until, written sql.NullTime
-		if err := rows.Scan(&xact, &id, &of, &since, &until, &written); err != nil {
-			return nil, 0, err
+		if err := rows.Scan(&now.xact, &now.at, &id, &of, &since, &until, &written); err != nil {
+			return nil, now, err
 		}
 		if _, ok := m.seen[id.Int64]; id.Valid && !ok {
 			fresh = append(fresh, batch{id.Int64, of.Int64, since.Time, until.Time, written.Time})
 		}
 	}
-	return fresh, xact, rows.Err()
+	return fresh, now, rows.Err()
+}
+
+// newestBatch is the number of the last batch that SQLite was given; it may be forgotten.
+func newestBatch(ctx context.Context, db *sql.DB) (id int64, err error) {
+	err = db.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log_batches'").Scan(&id)
+	return id, err
 }
 
 // askSQLite returns the batches after the mark. In a database that was made anew their
 // numbers begin anew.
 func (m *Mark) askSQLite(ctx context.Context, db *sql.DB) (fresh []batch, err error) {
-	var newest int64
-	if err := db.QueryRowContext(ctx, "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'log_batches'").Scan(&newest); err != nil {
+	newest, err := newestBatch(ctx, db)
+	if err != nil {
 		return nil, err
 	}
 	if newest < m.last {

@@ -200,8 +200,27 @@ func TestBatchesAreForgotten(t *testing.T) {
 				t.Errorf("%d, %v; want %d", n, err, tt.want)
 			}
 		}
-		if got := found(t, d, Query{}); len(got) != 1 {
+		if got := found(t, d, Query{Upto: marked(t, d)}); len(got) != 1 {
 			t.Errorf("%v", got)
 		}
 	})
+}
+
+// Who could not ask PostgreSQL for hours misses nothing of them.
+func TestFollowHeldUp(t *testing.T) {
+	t.Parallel()
+	d := opened(t, Source{Conninfo: pgtest.Database(t)})
+	written(t, d, 0)
+	m := marked(t, d)
+	m.asked = m.asked.Add(-4 * maxCommit)
+	written(t, d, 1)
+	if _, err := d.db.Exec("UPDATE log_batches SET written = written - $1 * interval '1 second'", (3 * maxCommit).Seconds()); err != nil {
+		t.Fatal(err)
+	}
+	written(t, d, 2)
+	for _, want := range [][]int{{1, 2}, nil} {
+		if got := came(t, d, Query{}, m); !slices.Equal(got, want) {
+			t.Errorf("%v, want %v", got, want)
+		}
+	}
 }
