@@ -26,7 +26,7 @@ func (r *repair) copy(ctx context.Context, t copied) error {
 		return ctx.Err()
 	}
 	c := &copier{copied: t, report: &r.Report, columns: columns, old: r.old, new: r.new}
-	c.read = "SELECT " + t.key + ", " + list(columns) + " FROM " + t.table + " WHERE " + t.key + " BETWEEN ? AND ? ORDER BY " + t.key
+	c.read = "SELECT " + list(columns) + ", " + t.key + " FROM " + t.table + " WHERE " + t.key + " BETWEEN ? AND ? ORDER BY " + t.key
 	c.write = "INSERT INTO " + t.table + " (" + list(columns) + ") VALUES (" + strings.TrimSuffix(strings.Repeat("?, ", len(columns)), ", ") + ") ON CONFLICT DO NOTHING"
 	c.same = "SELECT EXISTS (SELECT 1 FROM " + t.table + " WHERE " + strings.Join(columns, " IS ? AND ") + " IS ?)"
 	front, err := c.rows(ctx, math.MinInt64, math.MaxInt64, "")
@@ -162,10 +162,11 @@ func (c *copier) some(ctx context.Context, rows *sql.Rows) (n int, key int64, er
 		return 0, 0, errors.Join(err, tx.Rollback())
 	}
 	values := make([]any, len(c.columns))
-	into := []any{&key}
+	var into []any
 	for i := range values {
 		into = append(into, &values[i])
 	}
+	into = append(into, &key) // the one that may be of another kind: the rest is told of
 	for n < batch && rows.Next() {
 		n++
 		if err := rows.Scan(into...); err != nil {

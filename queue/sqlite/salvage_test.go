@@ -35,6 +35,7 @@ func TestSalvageNamesWhatItLeavesOut(t *testing.T) {
 		"INSERT INTO envelopes (message, n, address) VALUES (3, 0, 'no-more@b.example')",
 		"INSERT INTO envelopes SELECT * FROM envelopes WHERE message = 1",
 		"UPDATE envelopes SET message = 4, attempts = 'many' WHERE rowid = (SELECT max(rowid) FROM envelopes)",
+		"INSERT INTO envelopes (message, n, address) VALUES (2.5, 7, 'half@b.example')",
 	} {
 		if _, err := old.Exec(text); err != nil {
 			t.Fatalf("%s: %v", text, err)
@@ -53,12 +54,13 @@ func TestSalvageNamesWhatItLeavesOut(t *testing.T) {
 		"0000000000000002 1 other@b.example cannot be ours: another row has its place",
 		"0000000000000003 0 no-more@b.example cannot be ours: ",
 		"0000000000000004 0 a@b.example cannot be ours: ",
+		"row 7 half@b.example cannot be ours: ",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("the report lacks %q", want)
 		}
 	}
-	if err := r.count(t.Context()); len(r.Lost) != 3 || r.Envelopes != 3 || err != nil {
+	if err := r.count(t.Context()); len(r.Lost) != 4 || r.Envelopes != 3 || err != nil {
 		t.Errorf("saved %d, %v; left out:\n%s", r.Envelopes, err, got)
 	}
 }
