@@ -20,7 +20,7 @@ type watched struct {
 
 	stop    chan struct{} // if set, the next query with an answer waits
 	stopped chan struct{}
-	next    chan struct{} // gets a value when the store is asked for the next attempt
+	next    chan struct{} // has a value when the store was asked for the next attempt
 }
 
 func (s *watched) Due(ctx context.Context, q queue.DueQuery) ([]queue.Stored, error) {
@@ -54,7 +54,7 @@ func startWatched(t *testing.T, rcpts ...string) (*rig, *watched, queue.Worker) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &watched{Store: store, next: make(chan struct{}), stopped: make(chan struct{})}
+	s := &watched{Store: store, next: make(chan struct{}, 1), stopped: make(chan struct{})}
 	r := openOn(t, s, queue.Options{Retry: []time.Duration{time.Hour}}, &local{})
 	w := r.relayer()
 	r.enqueue(message("a@x.example", rcpts...), text)
@@ -107,6 +107,10 @@ func TestSteeredWhileRead(t *testing.T) {
 	<-s.stopped
 	if n, refused := r.steer(queue.Steer{Op: queue.OpHold}); n != 1 {
 		t.Errorf("%d held, %v", n, refused)
+	}
+	select {
+	case <-s.next: // from before
+	default:
 	}
 	close(stop)
 	<-s.next // that answer is dealt with
