@@ -72,7 +72,10 @@ func TestDamagedBodyAtStart(t *testing.T) {
 			} else if err := os.WriteFile(file, good, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			r.retry(0, -1, retried{Due: 2})
+			eventually(t, "made due", func() bool {
+				n, busy, _ := steerAll(t, r, queue.OpRetry, queue.Filter{})
+				return n == 2 && busy == 0
+			})
 			for range 2 {
 				j := takeOne(t, w)
 				if size, sum := readBody(t, w, j); size != int64(tt.size) || sum != wantSum(tt.size) {

@@ -274,6 +274,10 @@ func (q *Queue) planOne(ctx context.Context, s *Steer, p *page, r *Stored) (why 
 	case s.Op == OpRemove:
 		p.change.Remove = append(p.change.Remove, r.ID)
 		return "", nil
+	case p.due[r.ID] && (r.Hold != 0 || r.Next.After(p.change.DueAt)):
+		// What was decided about it is durable, and it is about to leave the memory.
+		p.busy[r.ID] = tooBusy
+		return tooBusy, nil
 	case p.due[r.ID]:
 		return "", nil
 	}
