@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"tabard/queue"
@@ -54,4 +55,35 @@ func TestStartDoesNotCount(t *testing.T) {
 	if got := r.stats(); got.Messages != 1 || got.Envelopes != 1 {
 		t.Errorf("%+v", got)
 	}
+}
+
+// Metrics do not say that a queue is empty which is not counted yet.
+func TestCountsAreComplete(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "queue.db")
+	synctest.Test(t, func(t *testing.T) {
+		store, err := sqlite.Open(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &ponderous{Store: store, let: make(chan struct{})}
+		r := openOn(t, s, queue.Options{}, &local{})
+		defer r.stop()
+		told := make(chan error, 1)
+		go func() {
+			_, err := r.Counts(t.Context())
+			told <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-told:
+			t.Errorf("told before all was counted, %v", err)
+			close(s.let)
+		default:
+			close(s.let)
+			if err := <-told; err != nil {
+				t.Error(err)
+			}
+		}
+	})
 }
