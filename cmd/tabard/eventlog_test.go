@@ -158,7 +158,7 @@ func (s *server) foundInEventLog() {
 	id := regexp.MustCompile(`message +([0-9a-f]{16}) .*recipients=3`).FindStringSubmatch(all)[1]
 	s.wants(id, "session ", "message  "+id, "envelope "+id+`\.0`, "attempt .*b@example.org", "result .*failed", `message .*from=<>`)
 	s.wants("--trace "+id, ` *\+0\.[0-9]+s (result .*rejected .*\n *\+0\.[0-9]+s )?message`) // the refusal came before
-	s.wants("--result delivered", "result .*delivered .*from=<> .*to=<ann@box.example>") // the report
+	s.wants("--result delivered", "result .*delivered .*from=<> .*to=<ann@box.example>")     // the report
 	for args, want := range map[string]string{
 		"b@example.org":               "b@example.org",
 		"@other.example":              "x@other.example",
