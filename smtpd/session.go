@@ -12,7 +12,6 @@ import (
 
 	"tabard/internal/address"
 	"tabard/internal/config"
-	"tabard/internal/stack"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -72,7 +71,7 @@ func (s *session) Logout() error {
 // Mail begins a transaction.
 func (s *session) Mail(from string, opts *smtp.MailOptions) error {
 	began := time.Now()
-	stack.Grow()
+	growStack()
 	if e := s.mayMail(); e != nil {
 		return e
 	}

@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"runtime/debug"
-
-	"tabard/internal/stack"
 )
 
 // None is the request or the answer of a method that has none.
@@ -43,7 +41,6 @@ func (r *Reply[T]) encoded() *bytes.Buffer { return r.body }
 // f is logged and answered as an error.
 func Do[Req, Resp any](c *Call[Req], r *Reply[Resp], f func(context.Context, Req) (Resp, error)) (err error) {
 	in := c.in
-	stack.Grow() // the goroutine is new
 	defer func() {
 		if p := recover(); p != nil {
 			in.conn.log.Error("rpc handler panicked", "method", in.method, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
