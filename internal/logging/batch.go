@@ -5,8 +5,8 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"runtime"
-	"sync"
+
+	"tabard/internal/coalesce"
 )
 
 const (
@@ -23,104 +23,41 @@ const (
 // those before it, is written before the call that logs it returns. What a process
 // logged in its last moment is lost when it is killed.
 type Batch struct {
-	w io.Writer
-
-	mu      sync.Mutex
-	ready   sync.Cond // there is something to write, or an end
-	written sync.Cond // what was taken is written
-	buf     []byte
-	added   uint64 // lines, ever
-	gone    uint64 // lines written, ever
-	ended   bool
-	done    chan struct{}
+	w   io.Writer
+	out *coalesce.Writer
 }
 
 // NewBatch returns a Batch that writes to w. Close ends its goroutine.
 func NewBatch(w io.Writer) *Batch {
-	b := &Batch{w: w, done: make(chan struct{})}
-	b.ready.L, b.written.L = &b.mu, &b.mu
-	go b.run()
-	return b
+	return &Batch{w: w, out: coalesce.NewWriter(pieces{w}, maxWaiting, 2*maxWaiting)}
 }
 
 // Write takes one or more whole lines. It waits only for a reader that is slow.
 // An error of the writer below is not told.
 func (b *Batch) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for len(b.buf) >= maxWaiting && !b.ended {
-		b.written.Wait()
+	if b.out.Add(func(lines []byte) []byte { return append(lines, p...) }) == nil {
+		return len(p), nil
 	}
-	if b.ended {
-		return b.w.Write(p)
-	}
-	b.buf = append(b.buf, p...)
-	b.added++
-	b.ready.Signal()
-	return len(p), nil
-}
-
-// flush returns when all that was taken so far is written.
-func (b *Batch) flush() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for all := b.added; b.gone < all && !b.ended; {
-		b.written.Wait()
-	}
+	b.out.Close() // it is, but lines before this one may still be on their way
+	return b.w.Write(p)
 }
 
 // Close writes what waits. What is logged afterwards is written at once.
 func (b *Batch) Close() error {
-	b.flush()
-	b.mu.Lock()
-	b.ended = true
-	b.ready.Signal()
-	b.written.Broadcast()
-	b.mu.Unlock()
-	<-b.done
+	b.out.Close()
 	return nil
 }
 
-func (b *Batch) run() {
-	defer close(b.done)
-	var spare []byte
-	for {
-		lines, last, ok := b.take(spare)
-		if !ok {
-			return
-		}
-		for rest := lines; len(rest) > 0; {
-			n := piece(rest)
-			_, _ = b.w.Write(rest[:n]) // whom should it be told?
-			rest = rest[n:]
-		}
-		if spare = lines[:0]; cap(spare) > 2*maxWaiting {
-			spare = nil
-		}
-		b.mu.Lock()
-		b.gone = last
-		b.written.Broadcast()
-		b.mu.Unlock()
-	}
-}
+// pieces writes lines in pieces.
+type pieces struct{ w io.Writer }
 
-// take waits for lines and swaps them for an empty buffer. last is the number of the
-// last of them.
-func (b *Batch) take(spare []byte) (lines []byte, last uint64, ok bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for len(b.buf) == 0 && !b.ended {
-		b.ready.Wait()
-		// Others that can run now often have a line to add as well.
-		b.mu.Unlock()
-		runtime.Gosched()
-		b.mu.Lock()
+func (p pieces) Write(lines []byte) (int, error) {
+	for rest := lines; len(rest) > 0; {
+		n := piece(rest)
+		_, _ = p.w.Write(rest[:n]) // whom should it be told?
+		rest = rest[n:]
 	}
-	if len(b.buf) == 0 {
-		return nil, 0, false
-	}
-	lines, b.buf = b.buf, spare
-	return lines, b.added, true
+	return len(lines), nil
 }
 
 // piece is how much of lines to write at once.
@@ -146,7 +83,7 @@ type prompt struct {
 func (p prompt) Handle(ctx context.Context, r slog.Record) error {
 	err := p.Handler.Handle(ctx, r)
 	if r.Level >= slog.LevelWarn {
-		p.b.flush()
+		p.b.out.Flush()
 	}
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	netrpc "net/rpc"
 	"sync"
 	"time"
+
+	"tabard/internal/coalesce"
 )
 
 // Client makes calls over one connection. It is safe for concurrent use.
@@ -147,7 +149,7 @@ func (o *outgoing) until(ctx context.Context) error {
 type clientCodec struct {
 	conn net.Conn
 	in   *frameReader
-	out  *writer
+	out  *coalesce.Writer
 	next answer // whose header was read, and whose body comes next
 
 	lost chan struct{}
@@ -157,7 +159,7 @@ type clientCodec struct {
 func newClientCodec(conn net.Conn, maxFrame int) *clientCodec {
 	// No limit: each call in flight adds at most one frame and one cancel, and
 	// waiting here would keep callers past their deadlines.
-	return &clientCodec{conn: conn, in: newFrameReader(conn, maxFrame), out: newWriter(conn, 0), lost: make(chan struct{})}
+	return &clientCodec{conn: conn, in: newFrameReader(conn, maxFrame), out: coalesce.NewWriter(conn, 0, keepBuffer), lost: make(chan struct{})}
 }
 
 // WriteRequest sends a call.
@@ -167,7 +169,7 @@ func (c *clientCodec) WriteRequest(r *netrpc.Request, body any) error {
 		return fmt.Errorf("%w: %T", ErrInvalid, body)
 	}
 	o.seq = r.Seq
-	err := c.out.add(func(b []byte) []byte { return appendCall(b, r.Seq, o.timeout, r.ServiceMethod, o.body) })
+	err := c.out.Add(func(b []byte) []byte { return appendCall(b, r.Seq, o.timeout, r.ServiceMethod, o.body) })
 	if err != nil {
 		return fmt.Errorf("%w: %w", errNotSent, err)
 	}
@@ -177,7 +179,7 @@ func (c *clientCodec) WriteRequest(r *netrpc.Request, body any) error {
 // cancel tells the peer that nobody waits for a call any more.
 func (c *clientCodec) cancel(seq uint64) {
 	// A connection that is lost has ended the call already.
-	_ = c.out.add(func(b []byte) []byte { return appendCancel(b, seq) })
+	_ = c.out.Add(func(b []byte) []byte { return appendCancel(b, seq) })
 }
 
 // ReadResponseHeader waits for the next answer.
@@ -221,7 +223,7 @@ func (c *clientCodec) ReadResponseBody(body any) error {
 // fail closes the connection; net/rpc's reader then ends the calls in flight.
 func (c *clientCodec) fail(err error) {
 	c.once.Do(func() { close(c.lost) })
-	c.out.fail(err)
+	c.out.Fail(err)
 	c.conn.Close()
 }
 

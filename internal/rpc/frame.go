@@ -32,6 +32,10 @@ const (
 // errFrame is the fault of a peer that does not keep to the format.
 var errFrame = errors.New("malformed frame")
 
+// keepBuffer is the largest buffer that is kept for the next use. What maxBulk requests
+// of 64 KiB need is kept.
+const keepBuffer = 512 << 10
+
 // frameReader takes frames off a connection.
 type frameReader struct {
 	r    *bufio.Reader

@@ -131,34 +131,6 @@ func TestPeerGoneWhileFull(t *testing.T) {
 	}
 }
 
-// A client that never reads its answers makes the server wait, not grow.
-func TestAnswersAreBounded(t *testing.T) {
-	a, b := net.Pipe() // holds nothing by itself
-	w := newWriter(a, 1000)
-	frame := func(buf []byte) []byte { return append(buf, make([]byte, 600)...) }
-	added := 0
-	blocked := make(chan error, 1)
-	go func() {
-		var err error
-		for ; err == nil; added++ {
-			err = w.add(frame)
-		}
-		blocked <- err
-	}()
-	eventually(t, "the writer is full", func() bool {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		return len(w.buf) >= 1000
-	})
-	b.Close()
-	if err := <-blocked; err == nil {
-		t.Error("no error")
-	}
-	if added > 2+2+1 { // on their way, waiting, and the one that failed
-		t.Errorf("%d frames were taken", added)
-	}
-}
-
 func TestHostileServer(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"huge length": {0xff, 0xff, 0xff, 0xff},

@@ -7,6 +7,8 @@ import (
 	netrpc "net/rpc"
 	"reflect"
 	"sync"
+
+	"tabard/internal/coalesce"
 )
 
 // Server answers calls on any number of connections.
@@ -70,7 +72,7 @@ type serverCodec struct {
 	conn   net.Conn
 	coding *Coding
 	in     *frameReader
-	out    *writer
+	out    *coalesce.Writer
 	gate   *gate
 	next   *inflight // whose header was read, and whose body comes next
 
@@ -84,7 +86,7 @@ func newServerCodec(ctx context.Context, conn net.Conn, coding *Coding, o option
 	c := &serverCodec{
 		options: o, conn: conn, coding: coding,
 		in:    newFrameReader(conn, o.maxFrame),
-		out:   newWriter(conn, o.maxFrame),
+		out:   coalesce.NewWriter(conn, o.maxFrame, keepBuffer),
 		gate:  newGate(o.maxInFlight, budgetFrames*o.maxFrame),
 		calls: make(map[uint64]*inflight),
 	}

@@ -108,14 +108,14 @@ func (c *serverCodec) WriteResponse(r *netrpc.Response, body any) error {
 	defer c.gate.leave(in.size)
 	if r.Error != "" {
 		code, text := splitCode(r.Error)
-		return c.out.add(func(b []byte) []byte { return appendAnswer(b, r.Seq, code, truncate(text, maxErrorText)) })
+		return c.out.Add(func(b []byte) []byte { return appendAnswer(b, r.Seq, code, truncate(text, maxErrorText)) })
 	}
 	var result []byte
 	if e, ok := body.(encoded); ok && e.encoded() != nil {
 		defer c.coding.release(e.encoded())
 		result = e.encoded().Bytes()
 	}
-	return c.out.add(func(b []byte) []byte { return appendAnswer(b, r.Seq, codeOK, result) })
+	return c.out.Add(func(b []byte) []byte { return appendAnswer(b, r.Seq, codeOK, result) })
 }
 
 // end notes why reading ended, and tells the handlers. What they still answer
@@ -141,13 +141,13 @@ func (c *serverCodec) fail(err error) {
 	c.mu.Unlock()
 	c.cancel()
 	c.gate.close()
-	c.out.fail(err)
+	c.out.Fail(err)
 	c.conn.Close()
 }
 
 // Close is called by net/rpc once every handler has returned.
 func (c *serverCodec) Close() error {
-	c.out.close()
+	c.out.Close()
 	c.mu.Lock()
 	c.closed = true
 	c.mu.Unlock()
