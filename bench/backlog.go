@@ -4,10 +4,12 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -22,7 +24,7 @@ import (
 // attempt, and beside an empty one.
 type backlog struct {
 	settings
-	waiting, waitingSize int
+	waiting, waitingSize, rounds int
 }
 
 func benchBacklog(ctx context.Context, args []string) error {
@@ -34,7 +36,8 @@ func benchBacklog(ctx context.Context, args []string) error {
 	fs.StringVar(&b.key, "key", "ecdsa", "kind of the certificate's key")
 	fs.IntVar(&b.waiting, "waiting", 1_000_000, "envelopes that wait, each of a message of its own")
 	fs.IntVar(&b.waitingSize, "waiting-size", 1024, "bytes per message that waits")
-	fs.IntVar(&b.messages, "messages", 20_000, "new messages")
+	fs.IntVar(&b.messages, "messages", 5_000, "new messages in a round")
+	fs.IntVar(&b.rounds, "rounds", 8, "rounds of each of the two, by turns")
 	fs.IntVar(&b.size, "size", 4096, "bytes per new message")
 	fs.IntVar(&sessions, "sessions", 50, "connections at once")
 	servers := fs.String("servers", "", "instead, which of tabard, postfix, postfix-tuned and opensmtpd, in order: what waits is then submitted, to a destination that is down")
@@ -51,31 +54,108 @@ func benchBacklog(ctx context.Context, args []string) error {
 		b.servers = strings.Split(*servers, ",")
 		return b.beside(ctx, sink)
 	}
-	for i, waiting := range []int{0, b.waiting, 0, b.waiting} {
-		if err := b.run(ctx, i, waiting, sink); err != nil {
+	return b.alternate(ctx, sink)
+}
+
+// side is a server with an empty queue, or with a full one.
+type side struct {
+	name string
+	t    *target
+	took time.Duration // for all rounds
+	cpu  time.Duration
+}
+
+// alternate measures both by turns, in many short rounds: the speed of a machine that is
+// shared with others is another one each minute.
+func (b *backlog) alternate(ctx context.Context, sink *sink) (err error) {
+	var sides []*side
+	for i, waiting := range []int{0, b.waiting} {
+		t, remove, err := b.start(ctx, i, waiting, sink)
+		if err != nil {
 			return err
 		}
+		defer remove()
+		defer func() {
+			if stopped := t.stop(); err == nil && stopped != nil {
+				err = fmt.Errorf("stop: %w", stopped)
+			}
+		}()
+		sides = append(sides, &side{name: fmt.Sprint(waiting), t: t})
+	}
+	for range b.rounds {
+		for _, s := range sides {
+			if err := b.round(ctx, s, sink); err != nil {
+				return err
+			}
+		}
+		slices.Reverse(sides)
+	}
+	for _, s := range sides {
+		memory, err := memoryOf(s.t.pid)
+		if err != nil {
+			return err
+		}
+		n := b.messages * b.rounds
+		fmt.Printf("%9s waiting, all rounds: delivered %.0f/s, CPU %d us each; memory %s\n", s.name, float64(n)/s.took.Seconds(), (s.cpu / time.Duration(n)).Microseconds(), memory)
 	}
 	return nil
 }
 
-func (b *backlog) run(ctx context.Context, i, waiting int, sink *sink) error {
+// start starts a server beside what waits, and tells when its first 250 came.
+func (b *backlog) start(ctx context.Context, i, waiting int, sink *sink) (_ *target, remove func(), err error) {
 	dir, remove, err := b.scratch(i, "backlog")
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer remove()
+	defer func() {
+		if err != nil {
+			remove()
+		}
+	}()
 	if err := os.Mkdir(filepath.Join(dir, "spool"), 0o700); err != nil {
-		return err
+		return nil, nil, err
 	}
 	if err := b.fill(ctx, filepath.Join(dir, "spool", "queue.db"), waiting); err != nil {
-		return err
+		return nil, nil, err
 	}
-	t, err := b.startTabard(ctx, dir, sink.addr)
+	of := *b
+	if b.pprof != "" {
+		of.pprof = filepath.Join(b.pprof, strconv.Itoa(waiting))
+		if err := os.MkdirAll(of.pprof, 0o777); err != nil {
+			return nil, nil, err
+		}
+		if err := os.Chmod(of.pprof, 0o777); err != nil { // for processes of other users
+			return nil, nil, err
+		}
+	}
+	t, err := of.startTabard(ctx, dir, sink.addr)
+	if err != nil {
+		return nil, nil, err
+	}
+	one := load.Options{Addr: t.addr, Sessions: 1, Messages: 1, Size: b.size, From: "load@client.example", To: "user@bench.example"}
+	if _, err := measure(ctx, "tabard", "first", t.pid, one); err != nil {
+		return nil, nil, errors.Join(err, t.stop())
+	}
+	fmt.Printf("%9d waiting: first 250 %.2f s after the start\n", waiting, time.Since(t.begun).Seconds())
+	_, err = sink.await(ctx, 1, t.pid)
+	sink.count.Store(0)
+	if err != nil {
+		return nil, nil, errors.Join(err, t.stop())
+	}
+	return t, remove, nil
+}
+
+func (b *backlog) round(ctx context.Context, s *side, sink *sink) error {
+	m, accepted, err := b.delivered(ctx, "tabard", s.t, sink)
 	if err != nil {
 		return err
 	}
-	return t.during(func() error { return b.measure(ctx, t, waiting, sink) })
+	sink.count.Store(0)
+	s.took += m.res.Took
+	s.cpu += m.cpu
+	fmt.Printf("%9s waiting: accepted %.0f/s, delivered %.0f/s, CPU %d us each, 250 after %.1f ms p50 %.1f ms p99\n",
+		s.name, accepted, m.res.Rate(), (m.cpu / time.Duration(b.messages)).Microseconds(), ms(m.res.Percentile(50)), ms(m.res.Percentile(99)))
+	return nil
 }
 
 // fill writes what waits, due in an hour at the earliest.
@@ -113,29 +193,6 @@ func (b *backlog) fill(ctx context.Context, path string, n int) (err error) {
 		}
 	}
 	return ctx.Err()
-}
-
-func (b *backlog) measure(ctx context.Context, t *target, waiting int, sink *sink) error {
-	one := load.Options{Addr: t.addr, Sessions: 1, Messages: 1, Size: b.size, From: "load@client.example", To: "user@bench.example"}
-	if _, err := measure(ctx, "tabard", "first", t.pid, one); err != nil {
-		return err
-	}
-	started := time.Since(t.begun) // until its first 250
-	if _, err := sink.await(ctx, 1, t.pid); err != nil {
-		return err
-	}
-	sink.count.Store(0)
-	m, accepted, err := b.delivered(ctx, "tabard", t, sink)
-	if err != nil {
-		return err
-	}
-	memory, err := memoryOf(t.pid)
-	if err != nil {
-		return err
-	}
-	fmt.Printf("%7d waiting: started in %.2f s; accepted %.0f/s, delivered %.0f/s, CPU %d us each, 250 after %.1f ms p50 %.1f ms p99; memory %s\n",
-		waiting, started.Seconds(), accepted, m.res.Rate(), (m.cpu / time.Duration(b.messages)).Microseconds(), ms(m.res.Percentile(50)), ms(m.res.Percentile(99)), memory)
-	return nil
 }
 
 // delivered measures new mail until the last of it is delivered. accepted is the rate at
