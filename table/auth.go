@@ -13,7 +13,7 @@ func (t *Table) Authenticates(ctx context.Context) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := within(ctx, t.timeout)
 	defer cancel()
 	yes, err := a.Authenticates(ctx)
 	if err != nil {
@@ -35,7 +35,7 @@ func (t *Table) Authenticate(ctx context.Context, user, password string) (bool, 
 	if !ok {
 		return false, t.fail(Auth, user, ErrUnsupported)
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := within(ctx, t.timeout)
 	defer cancel()
 	yes, err := a.Authenticate(ctx, user, password)
 	if errors.Is(err, ErrNotFound) {

@@ -77,7 +77,7 @@ func (t *Table) Lookup(ctx context.Context, s Service, key string) (Row, error) 
 	if err != nil {
 		return nil, t.fail(s, key, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := within(ctx, t.timeout)
 	defer cancel()
 	row, err := t.backend.Lookup(ctx, s, k)
 	if err != nil {
@@ -96,7 +96,7 @@ func (t *Table) Check(ctx context.Context, s Service, key string) (bool, error) 
 	if err != nil {
 		return false, t.fail(s, key, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := within(ctx, t.timeout)
 	defer cancel()
 	ok, err := t.backend.Check(ctx, s, k)
 	if errors.Is(err, ErrNotFound) {
@@ -112,7 +112,7 @@ func (t *Table) Check(ctx context.Context, s Service, key string) (bool, error) 
 // Fetch returns all rows of a service that is a list, in a stable order. An
 // error is temporary.
 func (t *Table) Fetch(ctx context.Context, s Service) ([]Row, error) {
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := within(ctx, t.timeout)
 	defer cancel()
 	rows, err := t.backend.Fetch(ctx, s)
 	if err != nil {
@@ -131,7 +131,7 @@ func (t *Table) Ping(ctx context.Context) error {
 	if !ok {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := within(ctx, t.timeout)
 	defer cancel()
 	if err := p.Ping(ctx); err != nil {
 		return fmt.Errorf("table %s: %w", t.name, err)

@@ -519,11 +519,16 @@ func BenchmarkCached(b *testing.B) {
 	for i := range keys {
 		keys[i] = fmt.Sprint("key", i)
 	}
-	b.RunParallel(func(pb *testing.PB) {
-		for i := 0; pb.Next(); i++ {
-			if _, err := c.Lookup(b.Context(), table.Alias, keys[i%len(keys)]); err != nil {
-				b.Fatal(err)
+	ask := func(b *testing.B, lookup func(context.Context, table.Service, string) (table.Row, error)) {
+		b.ReportAllocs()
+		b.RunParallel(func(pb *testing.PB) {
+			for i := 0; pb.Next(); i++ {
+				if _, err := lookup(b.Context(), table.Alias, keys[i%len(keys)]); err != nil {
+					b.Fatal(err)
+				}
 			}
-		}
-	})
+		})
+	}
+	b.Run("itself", func(b *testing.B) { ask(b, c.Lookup) })
+	b.Run("by its table", func(b *testing.B) { ask(b, table.New("t", c, 0).Lookup) })
 }
