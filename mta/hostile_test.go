@@ -21,6 +21,7 @@ import (
 
 	"tabard/internal/dns"
 	"tabard/internal/logging"
+	"tabard/internal/logging/logtest"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -295,7 +296,7 @@ func newIdentity(t *testing.T) *identity {
 // host is at 192.0.2.3, and the timeouts are those of the RFC.
 func hostileWorld(t *testing.T, dial DialFunc) *world {
 	t.Helper()
-	w := &world{t: t, queue: newMemQueue(), lookup: newMemLookup(), log: new(logBuffer), done: make(chan error, 1)}
+	w := &world{t: t, queue: newMemQueue(), lookup: newMemLookup(), log: new(logtest.Buffer), done: make(chan error, 1)}
 	log, err := logging.New(w.log, "mta", logging.Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -11,15 +11,16 @@ import (
 	"tabard/backends/static"
 	"tabard/internal/config"
 	"tabard/internal/logging"
+	"tabard/internal/logging/logtest"
 	"tabard/lookup"
 	"tabard/queue"
 	"tabard/table"
 )
 
 // loggedWorld is a world whose log is in the program's own form.
-func loggedWorld(t *testing.T) (*world, *logBuffer) {
+func loggedWorld(t *testing.T) (*world, *logtest.Buffer) {
 	t.Helper()
-	out := new(logBuffer)
+	out := new(logtest.Buffer)
 	log, err := logging.New(out, "mta", logging.Options{})
 	if err != nil {
 		t.Fatal(err)

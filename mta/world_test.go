@@ -15,6 +15,7 @@ import (
 
 	"tabard/internal/dns"
 	"tabard/internal/dns/dnstest"
+	"tabard/internal/logging/logtest"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -27,7 +28,7 @@ type world struct {
 	queue  *memQueue
 	lookup *memLookup
 	dns    *dnstest.Server
-	log    *logBuffer
+	log    *logtest.Buffer
 	mta    *MTA
 	stop   context.CancelFunc
 	done   chan error
@@ -52,7 +53,7 @@ null.example.     MX 0 .
 func newWorld(t testing.TB, adjust ...func(*Config)) *world {
 	t.Helper()
 	w := &world{
-		t: t, queue: newMemQueue(), lookup: newMemLookup(), dns: dnstest.Start(t, testZone), log: new(logBuffer),
+		t: t, queue: newMemQueue(), lookup: newMemLookup(), dns: dnstest.Start(t, testZone), log: new(logtest.Buffer),
 		ports: make(map[string]string), dials: make(map[string]int), from: make(map[string][]string), done: make(chan error, 1),
 	}
 	cfg := Config{
@@ -215,24 +216,6 @@ func wantResult(t testing.TB, r queue.Result, outcome queue.Outcome, code int, p
 		t.Errorf("result is %s %q; want %s with code %d and %q",
 			r.Outcome.String(), text, outcome.String(), code, parts)
 	}
-}
-
-// logBuffer collects log lines.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.buf.String()
 }
 
 // memQueue is a queue.Worker in memory. Results for an envelope are kept until

@@ -1,7 +1,6 @@
 package queue_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"tabard/internal/logging/logtest"
 	"tabard/lookup"
 	"tabard/queue"
 	"tabard/queue/sqlite"
@@ -102,31 +102,13 @@ func (l *local) set(f func(*local)) {
 	f(l)
 }
 
-// logBuffer is a log that tests read.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // rig is a running queue.
 type rig struct {
 	*queue.Queue
 	t     testing.TB
 	path  string
 	local *local
-	log   *logBuffer
+	log   *logtest.Buffer
 	stop  func() // Run and Close
 }
 
@@ -145,7 +127,7 @@ func open(t testing.TB, path string, o queue.Options, l *local) *rig {
 func openOn(t testing.TB, store queue.Store, o queue.Options, l *local) *rig {
 	t.Helper()
 	var err error
-	r := &rig{t: t, local: l, log: &logBuffer{}}
+	r := &rig{t: t, local: l, log: &logtest.Buffer{}}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.NewTextHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}

@@ -2,7 +2,6 @@ package smtpd
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -10,11 +9,11 @@ import (
 	"log/slog"
 	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"tabard/internal/config"
+	"tabard/internal/logging/logtest"
 	"tabard/internal/selfca"
 )
 
@@ -26,7 +25,7 @@ type rig struct {
 	srv    *Server
 	lookup *fakeLookup
 	queue  *fakeQueue
-	log    *logBuffer
+	log    *logtest.Buffer
 	addr   string
 	roots  *x509.CertPool
 }
@@ -62,7 +61,7 @@ func withAuth(mode config.AuthMode) option {
 // start runs a server with one listener until the test ends.
 func start(t testing.TB, options ...option) *rig {
 	t.Helper()
-	r := &rig{t: t, lookup: &fakeLookup{}, queue: &fakeQueue{}, log: &logBuffer{}}
+	r := &rig{t: t, lookup: &fakeLookup{}, queue: &fakeQueue{}, log: &logtest.Buffer{}}
 	cfg := Config{
 		Listeners: []Listener{{Name: "test"}}, Hostname: "mx.example.org",
 		Timeouts: Timeouts{AuthDelay: time.Millisecond},
@@ -93,24 +92,6 @@ func start(t testing.TB, options ...option) *rig {
 		}
 	})
 	return r
-}
-
-// logBuffer collects log lines.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // client is one end of an SMTP dialogue.

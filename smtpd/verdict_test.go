@@ -26,6 +26,7 @@ import (
 	"tabard/backends/static"
 	"tabard/internal/config"
 	"tabard/internal/count/counttest"
+	"tabard/internal/logging/logtest"
 	"tabard/internal/selfca"
 	"tabard/lookup"
 	"tabard/table"
@@ -171,7 +172,7 @@ type truth struct {
 	cfg       *config.Config
 	witness   *witness
 	queue     *fakeQueue
-	log       *logBuffer
+	log       *logtest.Buffer
 	roots     *x509.CertPool
 	listeners map[int]net.Addr
 	server    *Server
@@ -200,7 +201,7 @@ match tls from any for domain "example.org" action "out"
 
 func newTruth(t *testing.T, bundle []byte) *truth {
 	t.Helper()
-	tr := &truth{t: t, queue: &fakeQueue{}, log: &logBuffer{}, roots: x509.NewCertPool(), listeners: map[int]net.Addr{}}
+	tr := &truth{t: t, queue: &fakeQueue{}, log: &logtest.Buffer{}, roots: x509.NewCertPool(), listeners: map[int]net.Addr{}}
 	dir := t.TempDir()
 	ca := authority(t)
 	tr.roots.AppendCertsFromPEM(ca.PEM())

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tabard/internal/logging/logtest"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -217,9 +218,9 @@ func TestMaildirFolders(t *testing.T) {
 
 func TestSweep(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "m")
-	log := &logBuffer{}
+	log := &logtest.Buffer{}
 	q := newFakeQueue()
-	a := newAgent(q, Options{Hostname: "h", Logger: log.logger()}.withDefaults(), osFS{})
+	a := newAgent(q, Options{Hostname: "h", Logger: log.Logger()}.withDefaults(), osFS{})
 	if err := a.makeMaildir(dir); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"tabard/internal/logging/logtest"
 	"tabard/lookup"
 	"tabard/queue"
 )
@@ -31,8 +32,8 @@ func TestRunDeliversMany(t *testing.T) {
 		q.jobs <- testJob(i, lookup.Delivery{Method: "maildir", Path: dir}, testBody)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	log := &logBuffer{}
-	wait := start(ctx, q, Options{Logger: log.logger(), Hostname: "mx.example"})
+	log := &logtest.Buffer{}
+	wait := start(ctx, q, Options{Logger: log.Logger(), Hostname: "mx.example"})
 	seen := make(map[queue.EnvelopeID]bool)
 	for range n {
 		r := q.next(t)
@@ -207,8 +208,8 @@ func TestRunCannotReport(t *testing.T) {
 	q := newFakeQueue(testJob(1, lookup.Delivery{Gone: true}, testBody))
 	bad := errors.New("queue is gone")
 	q.doneErr = func() error { return bad }
-	log := &logBuffer{}
-	if err := Run(t.Context(), q, Options{Logger: log.logger()}); !errors.Is(err, bad) {
+	log := &logtest.Buffer{}
+	if err := Run(t.Context(), q, Options{Logger: log.Logger()}); !errors.Is(err, bad) {
 		t.Errorf("error %v", err)
 	}
 	if !strings.Contains(log.String(), "not reported") {
@@ -230,8 +231,8 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestLogIsOneLine(t *testing.T) {
-	log := &logBuffer{}
-	a := newAgent(newFakeQueue(), Options{Logger: log.logger()}.withDefaults(), osFS{})
+	log := &logtest.Buffer{}
+	a := newAgent(newFakeQueue(), Options{Logger: log.Logger()}.withDefaults(), osFS{})
 	job := testJob(1, lookup.Delivery{Gone: true, Text: "a\r\nb\x1b[0m", User: "x\ny"}, testBody)
 	job.Message.Sender, job.Envelopes[0].Recipient = "a\nb@c", job.Envelopes[0].Address
 	p := newParcel(a.worker, job, job.Envelopes[0])

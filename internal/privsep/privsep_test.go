@@ -1,7 +1,6 @@
 package privsep
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -11,36 +10,18 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"tabard/internal/logging/logtest"
 	"tabard/internal/rpc"
 )
-
-// logBuffer collects the supervisor's log.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
 
 // running is a supervisor under test.
 type running struct {
 	*Supervisor
-	log  *logBuffer
+	log  *logtest.Buffer
 	stop context.CancelFunc
 	done chan error // what Run returned
 }
@@ -64,7 +45,7 @@ type launched struct {
 
 func launch(t *testing.T, specs []Spec, edges []Edge, opts Options) *launched {
 	t.Helper()
-	log := &logBuffer{}
+	log := &logtest.Buffer{}
 	ready := make(chan struct{})
 	opts.Log = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	opts.Ready = func() { close(ready) }
@@ -327,7 +308,7 @@ func TestKillStopsAtOnce(t *testing.T) {
 }
 
 func TestSecondSignalStopsAtOnce(t *testing.T) {
-	log := &logBuffer{}
+	log := &logtest.Buffer{}
 	ready := make(chan struct{})
 	s, err := New([]Spec{{Name: "deaf", Init: config{Deaf: true}}}, nil, Options{
 		Log: slog.New(slog.NewTextHandler(log, nil)), StopTimeout: time.Hour, Ready: func() { close(ready) },
