@@ -76,8 +76,10 @@ type Edge struct {
 // Options are the supervisor's.
 type Options struct {
 	Log *slog.Logger // required
-	// StartTimeout bounds how long a process may take until it is ready when
-	// the supervisor starts. Default 2 min.
+	// StartTimeout bounds how long a process may take until it is ready. When the
+	// supervisor starts, one that takes longer fails the start; later it is killed
+	// and started again, each time with twice as much time, up to 32 times as much.
+	// Default 2 min.
 	StartTimeout time.Duration
 	// StopTimeout bounds a clean stop of all processes together. Default 30 s.
 	StopTimeout time.Duration

@@ -36,6 +36,7 @@ func TestMain(m *testing.M) {
 type config struct {
 	Fail    string // end with this error before being ready
 	Until   string // end with an error before being ready while there is no such file
+	Hang    string // hang before being ready while there is no such file
 	Exit    bool   // end without a word before being ready
 	Drop    bool   // drop privileges
 	Journal string // append the name to this file when told to stop
@@ -76,6 +77,8 @@ func runProbe(ctx context.Context, c *Child) error {
 		return errors.New(p.cfg.Fail)
 	case p.cfg.Until != "" && !exists(p.cfg.Until):
 		return errors.New("not yet")
+	case p.cfg.Hang != "" && !exists(p.cfg.Hang):
+		select {} // deaf to all but SIGKILL
 	case p.cfg.Exit:
 		os.Exit(7)
 	case p.cfg.Never:

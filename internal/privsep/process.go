@@ -35,6 +35,7 @@ type process struct {
 	since    time.Time
 	restarts int
 	failures int // in a row
+	late     int // of its lives that were killed since they were not ready, in a row
 	lastExit string
 }
 
@@ -112,7 +113,9 @@ func (s *Supervisor) live(p *process) error {
 		return err
 	}
 	inst.reading.Go(func() { s.listen(p, inst) })
+	inTime := s.boundStart(p, inst)
 	err = inst.cmd.Wait()
+	inTime()
 	// What it said last is still to be read; nothing else holds the socket.
 	_ = inst.conn.SetDeadline(time.Now().Add(time.Second))
 	inst.reading.Wait()
@@ -276,7 +279,7 @@ func (s *Supervisor) note(p *process, inst *instance, m up) {
 	switch m.Kind {
 	case upReady:
 		if p.state == StateStarting {
-			p.state = StateRunning
+			p.state, p.late = StateRunning, 0
 		}
 		if !p.everReady() {
 			close(p.ready)

@@ -199,8 +199,8 @@ func (s *Supervisor) Spawn(spec Spec, edges ...Edge) error {
 }
 
 // Add starts one more permanent process while the supervisor runs, and waits until
-// it is ready. It is started again when it ends, also before it was ever ready: then
-// the error wraps ErrNotReady. On any other error nothing is left of it but its
+// it is ready. It is started again when it ends or hangs, also before it was ever ready:
+// then the error wraps ErrNotReady. On any other error nothing is left of it but its
 // listeners.
 func (s *Supervisor) Add(ctx context.Context, spec Spec, edges ...Edge) error {
 	s.mu.Lock()
