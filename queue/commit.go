@@ -23,10 +23,12 @@ var ErrClosed = errors.New("queue is closed")
 // a transaction runs goes into the next one together; a lone change goes at
 // once.
 type committer struct {
-	store Store
+	store  Store
+	stored func(*Change) // called for each change that is durable
 
 	mu      sync.Mutex
 	waiting []*commit
+	asides  []*aside
 	closed  bool
 
 	wake chan struct{}
@@ -53,8 +55,14 @@ type commit struct {
 	result chan error
 }
 
-func newCommitter(s Store) *committer {
-	c := &committer{store: s, wake: make(chan struct{}, 1), done: make(chan struct{})}
+// aside is what happens between two transactions.
+type aside struct {
+	do     func() error
+	result chan error
+}
+
+func newCommitter(s Store, stored func(*Change)) *committer {
+	c := &committer{store: s, stored: stored, wake: make(chan struct{}, 1), done: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -79,6 +87,32 @@ func (c *committer) do(ctx context.Context, change *Change) error {
 			return ctx.Err()
 		}
 		return <-w.result
+	}
+}
+
+// between calls f between two transactions: every change is either durable and told to
+// stored before, or not begun. f must not take long.
+func (c *committer) between(f func() error) error {
+	a := &aside{do: f, result: make(chan error, 1)}
+	c.mu.Lock()
+	if c.closed {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.asides = append(c.asides, a)
+	c.mu.Unlock()
+	c.poke()
+	return <-a.result
+}
+
+// doAsides calls what waits to be called between transactions.
+func (c *committer) doAsides() {
+	c.mu.Lock()
+	asides := c.asides
+	c.asides = nil
+	c.mu.Unlock()
+	for _, a := range asides {
+		a.result <- a.do()
 	}
 }
 
@@ -123,12 +157,14 @@ func (c *committer) close() {
 func (c *committer) run() {
 	defer close(c.done)
 	for {
+		c.doAsides()
 		group, closed := c.group()
 		if len(group) > 0 {
 			c.commit(group)
 			continue
 		}
 		if closed {
+			c.doAsides() // the last ones: none comes after closed
 			return
 		}
 		c.rest()
@@ -179,14 +215,14 @@ func (c *committer) commit(group []*commit) {
 		changes[i] = w.change
 		w.change.Waited = began.Sub(w.since)
 	}
-	err := c.store.Apply(context.Background(), changes)
+	err := c.apply(changes)
 	for _, w := range group {
 		w.change.Took = time.Since(began)
 	}
 	if errors.Is(err, ErrConflict) && len(group) > 1 {
 		// One of them is at fault: the others must not pay for it.
 		for _, w := range group {
-			w.result <- c.store.Apply(context.Background(), []*Change{w.change})
+			w.result <- c.apply([]*Change{w.change})
 		}
 		return
 	}
@@ -197,6 +233,17 @@ func (c *committer) commit(group []*commit) {
 	for _, w := range group {
 		w.result <- err
 	}
+}
+
+// apply makes changes durable together.
+func (c *committer) apply(changes []*Change) error {
+	err := c.store.Apply(context.Background(), changes)
+	if err == nil {
+		for _, change := range changes {
+			c.stored(change)
+		}
+	}
+	return err
 }
 
 // commitApart is for a full disk: what inserts nothing may still fit, and makes
@@ -212,7 +259,7 @@ func (c *committer) commitApart(group []*commit) {
 		if len(changes) == 0 {
 			continue
 		}
-		err := c.store.Apply(context.Background(), changes)
+		err := c.apply(changes)
 		for _, w := range group {
 			if len(w.change.Insert) > 0 == inserts {
 				w.result <- err

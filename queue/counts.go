@@ -80,9 +80,8 @@ func (n *numbers) settled(e *event) {
 // Counts returns the numbers of Counted.
 func (q *Queue) Counts(ctx context.Context) ([][]float64, error) {
 	n, c := q.numbers, &q.count
-	_ = c.await(ctx) // why what was there is not counted has been logged
-	if err := ctx.Err(); err != nil {
-		return nil, err
+	if err := c.await(ctx); err != nil {
+		return nil, err // a queue that is not counted is not said to be empty
 	}
 	now := time.Now()
 	d, err := q.depths(ctx, now)

@@ -174,9 +174,7 @@ func (m *NewMessage) recipients() int64 {
 
 // inserted schedules what is durable now.
 func (q *Queue) inserted(m *NewMessage, items []*item) {
-	q.count.messages.Add(1)
 	q.count.accepted.Add(1)
-	q.count.envelopes.Add(int64(len(m.Envelopes)))
 	q.count.enqueued.Add(m.recipients())
 	q.recordEnvelopes(m)
 	a := q.active

@@ -374,10 +374,6 @@ func (q *Queue) importHolds(c *Change, list []NewEnvelope, from []Portable) ([]*
 // enter schedules what is durable now.
 func (i *importing) enter(list []NewEnvelope, now time.Time) {
 	q := i.queue
-	if i.there == nil {
-		q.count.messages.Add(1)
-	}
-	q.count.envelopes.Add(int64(len(list)))
 	q.count.enqueued.Add(int64(len(list)))
 	came := i.in.Message
 	came.Created = now

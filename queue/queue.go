@@ -67,13 +67,13 @@ func New(ctx context.Context, store Store, local lookup.Local, o Options) (*Queu
 	o = o.filled()
 	q := &Queue{
 		store: store, local: local, opt: o, log: o.Logger,
-		commits:  newCommitter(store),
 		actions:  &actions{local: local},
 		active:   newActive(o),
 		scan:     newScan(),
 		awaiting: make(map[holdID][]*item),
 		numbers:  newNumbers(), traces: newTraces(), began: time.Now(),
 	}
+	q.commits = newCommitter(store, q.count.stored)
 	if err := q.loadHolds(ctx); err != nil {
 		return nil, fmt.Errorf("queue: %w", err)
 	}

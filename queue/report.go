@@ -228,7 +228,6 @@ func (q *Queue) ending(items []*item) *Change {
 
 // ended lets go of envelopes after their change is durable.
 func (q *Queue) ended(change *Change, items []*item) {
-	q.count.removed(change)
 	a := q.active
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -269,7 +269,6 @@ func (q *Queue) settleLater(s *settlement) {
 
 // settled acts on what is durable now.
 func (q *Queue) settled(s *settlement) {
-	q.count.removed(s.change)
 	told := !s.told.IsZero()
 	for i := range s.events {
 		q.logResult(&s.events[i], told)

@@ -403,8 +403,6 @@ func (q *Queue) carryOut(ctx context.Context, s *Steer, p *page) error {
 		return err
 	}
 	p.done = true
-	q.count.envelopes.Add(int64(len(p.change.Attach)))
-	q.count.removed(p.change)
 	if s.Op == OpRemove {
 		q.count.dropped.Add(int64(p.change.Affected))
 		q.forget(p.rows)
