@@ -134,7 +134,6 @@ func TestCountIsTriedAgain(t *testing.T) {
 		s.begins.Store(1)
 		r := openOn(t, s, queue.Options{}, &local{})
 		defer r.stop()
-		w := r.relayer()
 		synctest.Wait()
 		for _, later := range []time.Duration{0, time.Second, 2 * time.Second} {
 			time.Sleep(later)
@@ -148,12 +147,11 @@ func TestCountIsTriedAgain(t *testing.T) {
 				}
 			}
 			r.enqueue(message("a@x.example", "4@y.example"), text)
-			done(t, w, takeOne(t, w), queue.Result{Outcome: queue.Delivered})
 		}
 		time.Sleep(4 * time.Second)
 		synctest.Wait()
 		r.enqueue(message("a@x.example", "5@y.example", "6@y.example"), text)
-		if got := r.stats(); got.Messages != 3 || got.Envelopes != 5 || got.Enqueued != 5 {
+		if got := r.stats(); got.Messages != 6 || got.Envelopes != 8 || got.Enqueued != 5 {
 			t.Errorf("%+v", got)
 		}
 		if _, err := r.Counts(t.Context()); err != nil {
