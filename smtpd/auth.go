@@ -116,6 +116,9 @@ func (s *session) authFailed(method, user, result string) error {
 
 func (s *session) logAuth(method, user, result string) {
 	s.srv.count.logins.Add(1, method, result)
+	if s.refused = user; result == "ok" {
+		s.refused = ""
+	}
 	s.c.event("smtp authentication", slog.String("user", address.OneLine(user, 255)), slog.String("result", result))
 }
 

@@ -11,8 +11,8 @@ import (
 )
 
 // RecordTo makes the server tell the event log of its sessions, of messages that got
-// a 250, and of recipients, senders and messages that were refused. It is to be called
-// before Serve.
+// a 250, and of recipients, senders, messages and logins that were refused. It is to be
+// called before Serve.
 func (s *Server) RecordTo(r eventlog.Recorder) { s.events = r }
 
 // record tells of the session, which has ended.
@@ -48,8 +48,8 @@ func (m *incoming) record(sub *queue.Submission) {
 	})
 }
 
-// recordRefusal tells of a refused MAIL, RCPT or message, by its reply. Other commands
-// are about no mail.
+// recordRefusal tells of a refused MAIL, RCPT, message or login, by its reply, the login with
+// its user. Other commands are about no mail.
 func (c *conn) recordRefusal(line string) {
 	if !eventlog.On(c.srv.events) {
 		return
@@ -69,10 +69,15 @@ func (c *conn) recordRefusal(line string) {
 				r.Address = tx.rcpts[0]
 			}
 		}
+	case verbAuth:
 	default:
 		return
 	}
 	r.Code, r.Status, r.Text = splitReply(line)
+	if user := c.sess.refused; c.verb == verbAuth && user != "" {
+		c.sess.refused = ""
+		r.Text += ": " + address.OneLine(user, 255)
+	}
 	c.srv.events.Record(r)
 }
 

@@ -27,6 +27,7 @@ type session struct {
 	cert     clientCert // of the client
 	mails    int        // messages accepted
 	failures int        // of AUTH
+	refused  string     // user of the AUTH command in hand, if it failed
 	tx       *transaction
 	wishes   wishes // of the MAIL command in hand
 

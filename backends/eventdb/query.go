@@ -141,13 +141,19 @@ func newest(ctx context.Context, all []*stream, n int, f func(eventlog.Event) er
 }
 
 // compare orders events by time. At the same time the order of kinds is that in which
-// a message meets them.
+// a message meets them; a session is told of when it ends, after all that it brought.
 func compare(a, b eventlog.Event) int {
 	if c := a.Common().At.Compare(b.Common().At); c != 0 {
 		return c
 	}
-	kinds := eventlog.Kinds()
-	return cmp.Or(slices.Index(kinds, a.Kind())-slices.Index(kinds, b.Kind()), cmp.Compare(a.Common().Key, b.Common().Key))
+	return cmp.Or(rank(a)-rank(b), cmp.Compare(a.Common().Key, b.Common().Key))
+}
+
+func rank(e eventlog.Event) int {
+	if e.Kind() == eventlog.KindSession {
+		return len(eventlog.Kinds())
+	}
+	return slices.Index(eventlog.Kinds(), e.Kind())
 }
 
 // first takes the next event of all streams; nil at the end.

@@ -51,8 +51,8 @@ today, yesterday, the last time of a clock (14:30), a day or a time (2026-11-28,
 "Nov 28 14:30:00", or with a zone as in 2026-11-28T14:30:00+01:00). Times are read and
 printed in UTC, as in the log itself, and with --local in the zone of this machine (TZ).
 
-Results are delivered, relayed, expanded, failed, expired, removed and rejected (a command
-of a client was refused); outcomes of attempts ok, temp and perm. --trace ID shows all of
+Results are delivered, relayed, expanded, failed, expired, removed and rejected (MAIL, RCPT,
+a message or a login of a client was refused); outcomes of attempts ok, temp and perm. --trace ID shows all of
 one message, with the time since its beginning. --json prints an object on each line, its
 times always in UTC. --follow prints events in the order in which they come into the
 database, so none is left out that comes late.
@@ -91,7 +91,11 @@ const (
 )
 
 func (c *logCommand) run(cmd *cobra.Command, args []string) error {
-	if err := c.understand(args); err != nil {
+	err := emptyFlag(cmd)
+	if err == nil {
+		err = c.understand(args)
+	}
+	if err != nil {
 		return withCode(exUsage, err)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -153,7 +153,10 @@ func peerText(name, addr string) string {
 }
 
 func fromTo(p *eventlog.Party) string {
-	text := "from=<" + p.Sender + "> to=<" + p.Address + ">"
+	text := "from=<" + p.Sender + ">"
+	if p.Address != "" {
+		text += " to=<" + p.Address + ">"
+	}
 	if p.Recipient != "" && p.Recipient != p.Address {
 		text += " for=<" + p.Recipient + ">"
 	}

@@ -53,12 +53,14 @@ func TestLog(t *testing.T) {
 		Messages:  []eventlog.Message{{Head: head(10), ID: party.Message, Session: party.Session, Sender: party.Sender, Domain: "a.example", Size: 1000, Recipients: 1, HeaderID: "m@a.example", Protocol: "ESMTPS", Peer: "192.0.2.1"}},
 		Envelopes: []eventlog.Envelope{{Head: head(20), Party: party, Action: "out"}},
 		Attempts:  []eventlog.Attempt{{Head: head(1500), Party: party, Host: "mx.b.example", Peer: "192.0.2.2", TLSWanted: "may", TLSHad: "encrypt", Outcome: eventlog.Temp, Code: 451, Status: "4.2.1", Text: "4.2.1 Greylisted", DurationMS: 40, DelayMS: 1480}},
+		Results:   []eventlog.Result{{Head: head(90), Party: eventlog.Party{Session: party.Session}, Result: eventlog.Rejected, Code: 535, Status: "5.7.8", Text: "Authentication failed: joe"}},
 		Losses:    []eventlog.Loss{{Head: head(2000), Since: began, Until: began, Count: 3, Reason: "down"}},
 	}); err != nil {
 		t.Fatal(err)
 	}
 	const want = `2026-11-28T12:00:00.010Z message  00000000000000a1 from=<a@a.example> size=1000 recipients=1 proto=ESMTPS client=192.0.2.1 session=8f00000000000001 message-id=<m@a.example>
 2026-11-28T12:00:00.020Z envelope 00000000000000a1.0 from=<a@a.example> to=<bob@b.example> for=<info@b.example> action=out
+2026-11-28T12:00:00.090Z result   8f00000000000001 rejected from=<> 535 5.7.8 Authentication failed: joe
 2026-11-28T12:00:00.090Z session  8f00000000000001 from mx.a.example[192.0.2.1] listener=0.0.0.0:25 helo=mx.a.example tls=TLSv1.3:X verified messages=1 after 90ms: quit
 2026-11-28T12:00:01.500Z attempt  00000000000000a1.0 temp from=<a@a.example> to=<bob@b.example> for=<info@b.example> via mx.b.example[192.0.2.2] tls=encrypt wanted=may took 40ms delay=1.48s 451 4.2.1 Greylisted
 2026-11-28T12:00:02.000Z loss     3 events of queue on mx lost between 2026-11-28T12:00:00Z and 2026-11-28T12:00:00Z: down
@@ -66,20 +68,24 @@ func TestLog(t *testing.T) {
 	lines := strings.SplitAfter(want, "\n")
 	for _, tt := range []struct{ args, want string }{
 		{"", want},
-		{"-n 1", lines[4]},
-		{"info@b.example", lines[0] + lines[1] + lines[3]},
-		{"<BOB@b.example>", lines[0] + lines[1] + lines[3]},
-		{"b.example", lines[0] + lines[1] + lines[3]},
-		{"mx.b.example", lines[3]}, // no domain of an address, but a text
-		{"00000000000000A1.0:", lines[0] + lines[1] + lines[2] + lines[3]},
-		{"@B.example", lines[0] + lines[1] + lines[3]},
-		{"00000000000000a1", strings.Join(lines[:4], "")},
-		{"<m@a.example> --kind session", lines[2]},
-		{"greylisted", lines[3]},
-		{"--result temp", lines[3]},
-		{"--since 2026-11-28T13:00:01+01:00 --until 2026-11-28T12:00:02Z", lines[3]},
-		{"a@a.example greylisted", lines[3]},
+		{"-n 1", lines[5]},
+		{"info@b.example", lines[0] + lines[1] + lines[4]},
+		{"<BOB@b.example>", lines[0] + lines[1] + lines[4]},
+		{"b.example", lines[0] + lines[1] + lines[4]},
+		{"mx.b.example", lines[4]}, // no domain of an address, but a text
+		{"00000000000000A1.0:", lines[0] + lines[1] + lines[3] + lines[4]},
+		{"@B.example", lines[0] + lines[1] + lines[4]},
+		{"00000000000000a1", strings.Join(lines[:5], "")},
+		{"<m@a.example> --kind session", lines[3]},
+		{"greylisted", lines[4]},
+		{"--result temp", lines[4]},
+		{"--since 2026-11-28T13:00:01+01:00 --until 2026-11-28T12:00:02Z", lines[4]},
+		{"a@a.example greylisted", lines[4]},
 		{"a@a.example nothing", "tabard: no such events\n"},
+		{"joe", lines[2]},
+		{"--trace= --id=", "tabard: --id is empty, and says nothing\n"},
+		{"--kind=", "tabard: --kind is empty, and says nothing\n"},
+		{"--since=", "tabard: --since is empty, and says nothing\n"},
 		{"--kind nonsense", "tabard: --kind nonsense: want session, message, envelope, attempt, result, trace or loss\n"},
 		{"--since tuesday", "tabard: --since: \"tuesday\"; want a span before now such as 30m, 2h or 7d, today, yesterday, or a time such as 14:30, 2026-11-28 or \"2026-11-28 14:30\"\n"},
 		{"--since 1h --until 2h", "tabard: --until 2h is not after --since 1h\n"},

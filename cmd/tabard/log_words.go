@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"tabard/backends/eventdb"
 )
 
@@ -70,6 +72,17 @@ func (c *logCommand) narrow(arg string) error {
 		return nil
 	}
 	return c.restrict(w, bare)
+}
+
+// emptyFlag reports a flag that was given and says nothing: a script whose variable is empty
+// is not to be answered with everything.
+func emptyFlag(cmd *cobra.Command) error {
+	for _, name := range []string{"address", "domain", "id", "kind", "result", "since", "text", "trace", "until"} {
+		if f := cmd.Flags().Lookup(name); f.Changed && strings.Trim(f.Value.String(), "[] ") == "" {
+			return fmt.Errorf("--%s is empty, and says nothing", name)
+		}
+	}
+	return nil
 }
 
 // restrict makes a word part of the query.
