@@ -13,7 +13,9 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	rec := &eventlogtest.Recorder{}
 	r := start(t, withTLS(config.TLSStart), withAuth(config.AuthOptional), onLookup(func(f *fakeLookup) {
-		f.auth = func(q lookup.AuthRequest) (lookup.AuthReply, error) { return lookup.AuthReply{OK: q.Password == "right"}, nil }
+		f.auth = func(q lookup.AuthRequest) (lookup.AuthReply, error) {
+			return lookup.AuthReply{OK: q.Password == "right"}, nil
+		}
 	}))
 	r.srv.RecordTo(rec)
 	c := r.secure()

@@ -10,14 +10,16 @@ import (
 	"tabard/internal/pgtest"
 )
 
-// How many events a database takes, in whole batches of what the queue tells of relayed
-// mail.
+// How many events a database takes, in whole batches and in small ones, of
+// what the queue tells of relayed mail.
 func BenchmarkInsert(b *testing.B) {
-	b.Run("sqlite", func(b *testing.B) { benchInsert(b, Source{Path: emptyFile(b)}) })
-	b.Run("postgres", func(b *testing.B) { benchInsert(b, Source{Conninfo: pgtest.Database(b)}) })
+	for _, messages := range []int{3, eventlog.MaxBatch / 4} {
+		b.Run(fmt.Sprintf("sqlite/%d", messages), func(b *testing.B) { benchInsert(b, Source{Path: emptyFile(b)}, messages) })
+		b.Run(fmt.Sprintf("postgres/%d", messages), func(b *testing.B) { benchInsert(b, Source{Conninfo: pgtest.Database(b)}, messages) })
+	}
 }
 
-func benchInsert(b *testing.B, src Source) {
+func benchInsert(b *testing.B, src Source, messages int) {
 	d := opened(b, src)
 	if err := d.Write(b.Context(), relayed(-1, 1)); err != nil { // makes the tables
 		b.Fatal(err)
@@ -26,7 +28,7 @@ func benchInsert(b *testing.B, src Source) {
 	b.ReportAllocs()
 	before := cpu(b)
 	for n := 0; b.Loop(); n++ {
-		batch := relayed(n, eventlog.MaxBatch/4)
+		batch := relayed(n, messages)
 		events += batch.Len()
 		if err := d.Write(b.Context(), batch); err != nil {
 			b.Fatal(err)

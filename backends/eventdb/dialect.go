@@ -13,46 +13,6 @@ import (
 // dialect is what differs between databases.
 type dialect string
 
-// rows is how many rows one statement may have: SQLite takes 32,766 parameters.
-func (d dialect) rows() int {
-	if d == migrations.Postgres {
-		return eventlog.MaxBatch
-	}
-	return 200
-}
-
-// insert returns the statement that adds events of one kind, which come with a batch.
-func (d dialect) insert(k eventlog.Kind, list []eventlog.Event, batch int64) (query string, args []any) {
-	head := "INSERT INTO " + tableOf(k) + " (" + columnsOf(k) + ", batch) "
-	const tail = " ON CONFLICT DO NOTHING"
-	if d == migrations.Postgres {
-		text, args := unnest(list)
-		args = append(args, batch)
-		return head + "SELECT *, $" + strconv.Itoa(len(args)) + "::bigint FROM unnest(" + text + ")" + tail, args
-	}
-	var b strings.Builder
-	b.WriteString(head + "VALUES ")
-	for i, e := range list {
-		fields := e.Fields()
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.WriteString("(" + strings.Repeat("?,", len(fields)) + "?)")
-		for _, f := range fields {
-			switch v := f.Value.(type) {
-			case *string:
-				args = append(args, *v)
-			case *int64:
-				args = append(args, *v)
-			case *time.Time:
-				args = append(args, d.time(*v))
-			}
-		}
-		args = append(args, batch)
-	}
-	return b.String() + tail, args
-}
-
 // unnest gives PostgreSQL a list for each column: one statement for any number of rows.
 func unnest(list []eventlog.Event) (text string, args []any) {
 	width := len(list[0].Fields())

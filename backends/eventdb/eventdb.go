@@ -38,6 +38,8 @@ type DB struct {
 	file   os.FileInfo // SQLite
 	raised bool        // the schema is current
 	closed bool
+
+	prepared statements // of db
 }
 
 var _ eventlog.Store = (*DB)(nil)
@@ -95,7 +97,7 @@ func (d *DB) drop() error {
 		return nil
 	}
 	err := d.db.Close()
-	d.db, d.raised = nil, false
+	d.db, d.raised, d.prepared = nil, false, statements{}
 	return err
 }
 
@@ -136,7 +138,7 @@ func (d *DB) open() (*sql.DB, error) {
 		if d.db, err = openSQLite(d.src.Path); err != nil {
 			return nil, err
 		}
-		d.file = info
+		d.file, d.prepared = info, statements{d.db, map[statement]*sql.Stmt{}}
 	}
 	return d.db, nil
 }
@@ -187,36 +189,10 @@ func (d *DB) insert(ctx context.Context, db *sql.DB, b *eventlog.Batch) (fresh i
 		return 0, err
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	if fresh, err = d.d.add(ctx, tx, b); err != nil || fresh == 0 {
+	if fresh, err = d.d.add(ctx, tx, b, &d.prepared); err != nil || fresh == 0 {
 		return 0, err // a batch that brings nothing leaves no trace
 	}
 	return fresh, tx.Commit()
-}
-
-// add adds the rows of a batch, and one about it.
-func (d dialect) add(ctx context.Context, tx *sql.Tx, b *eventlog.Batch) (fresh int64, err error) {
-	id, err := d.begin(ctx, tx, b)
-	if err != nil {
-		return 0, fmt.Errorf("log_batches: %w", err)
-	}
-	for _, k := range eventlog.Kinds() {
-		list := b.Of(k)
-		for len(list) > 0 {
-			n := min(len(list), d.rows())
-			query, args := d.insert(k, list[:n], id)
-			r, err := tx.ExecContext(ctx, query, args...)
-			if err != nil {
-				return 0, fmt.Errorf("%s: %w", tableOf(k), err)
-			}
-			added, err := r.RowsAffected()
-			if err != nil {
-				return 0, err
-			}
-			fresh += added
-			list = list[n:]
-		}
-	}
-	return fresh, nil
 }
 
 // begin gives a batch its number.

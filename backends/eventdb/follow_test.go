@@ -96,7 +96,7 @@ func TestFollowCommitsOutOfOrder(t *testing.T) {
 	begin := func(seconds int) *sql.Tx {
 		tx, err := d.db.BeginTx(t.Context(), nil)
 		if err == nil {
-			_, err = d.d.add(t.Context(), tx, &eventlog.Batch{Losses: []eventlog.Loss{{Head: at(seconds), Since: noon(), Until: noon()}}})
+			_, err = d.d.add(t.Context(), tx, &eventlog.Batch{Losses: []eventlog.Loss{{Head: at(seconds), Since: noon(), Until: noon()}}}, &d.prepared)
 		}
 		if err != nil {
 			t.Fatal(err)
