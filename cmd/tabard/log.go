@@ -25,6 +25,7 @@ type logCommand struct {
 	open                []string // arguments of which the log decides what they mean
 	since, until, trace string
 	follow, local       bool
+	counted             bool // -n is given, perhaps 0
 	now                 func() time.Time
 	interval            time.Duration
 }
@@ -91,6 +92,7 @@ const (
 )
 
 func (c *logCommand) run(cmd *cobra.Command, args []string) error {
+	c.counted = cmd.Flags().Changed("number")
 	err := emptyFlag(cmd)
 	if err == nil {
 		err = c.understand(args)
@@ -188,7 +190,7 @@ func (c *logCommand) understand(args []string) (err error) {
 	}
 	free := len(c.open) == 0 && q.Address == "" && q.Domain == "" && q.ID == "" && q.Result == "" && q.Text == "" && q.Since.IsZero() && q.Until.IsZero()
 	switch {
-	case q.Newest != 0 || !free:
+	case c.counted || !free:
 	case c.follow:
 		q.Newest = followFirst
 	default:

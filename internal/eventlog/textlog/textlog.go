@@ -184,8 +184,12 @@ func (r *Reader) head(what string) eventlog.Head {
 	}
 }
 
-// id makes an id of a session that has none in the log: of the line that it began with.
-func (r *Reader) id() string { return fmt.Sprintf("%x", r.key[:8]) }
+// id makes an id of a session that has none in the log: of the line that it began with, and
+// of its time, because a process gets the same client again.
+func (r *Reader) id() string {
+	k := sha256.Sum256(binary.BigEndian.AppendUint64(r.key[:], uint64(r.now.at.UnixMilli()))) //nolint:gosec // any number will do
+	return fmt.Sprintf("%x", k[:8])
+}
 
 // give hands an event on.
 func (r *Reader) give(e eventlog.Event) {

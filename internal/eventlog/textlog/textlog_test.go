@@ -288,3 +288,24 @@ func fuzzed(f *testing.F, format Format, names ...string) {
 func FuzzTabard(f *testing.F)    { fuzzed(f, Tabard, "tabard") }
 func FuzzOpenSMTPD(f *testing.F) { fuzzed(f, OpenSMTPD, "opensmtpd") }
 func FuzzPostfix(f *testing.F)   { fuzzed(f, Postfix, "postfix", "postfix-rfc3339") }
+
+// A client that connects to the same process again has another session.
+func TestSessionsAgain(t *testing.T) {
+	t.Parallel()
+	ids := map[string]bool{}
+	r := New(Options{Node: "here"}, func(e eventlog.Event) error {
+		ids[e.(*eventlog.Session).ID] = true
+		return nil
+	})
+	r.Begin(time.Date(2026, 12, 31, 0, 0, 0, 0, time.UTC), 0)
+	for _, second := range []string{"01", "01", "02"} {
+		for _, text := range []string{"connect from a.example[192.0.2.1]", "disconnect from a.example[192.0.2.1] quit=1 commands=1"} {
+			if err := r.Line("Nov 28 16:00:" + second + " mx postfix/smtpd[7]: " + text); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	if len(ids) != 3 {
+		t.Errorf("three sessions have %d ids", len(ids))
+	}
+}
