@@ -24,8 +24,7 @@ func (w *poolWorker) refuse(batch []*item, err error) {
 		if w.leases[it.env.ID] != it {
 			continue // released meanwhile
 		}
-		delete(w.leases, it.env.ID)
-		a.unlease(it)
+		w.unlease(it)
 		a.reclaim(it)
 		mine = append(mine, it)
 	}
@@ -112,11 +111,10 @@ func (w *poolWorker) surrender(results []Result) ([]*item, error) {
 	items := make([]*item, len(results))
 	for i, r := range results {
 		items[i] = w.leases[r.ID]
-		delete(w.leases, r.ID)
 		if items[i].env.Relay {
 			a.heard(items[i].dest, &r)
 		}
-		a.unlease(items[i])
+		w.unlease(items[i])
 	}
 	return items, nil
 }

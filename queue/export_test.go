@@ -51,3 +51,7 @@ func (q *Queue) InMemory() int {
 	defer q.active.mu.Unlock()
 	return max(q.active.total, len(q.active.items))
 }
+
+// KeepColumns bounds what columns that are read in pieces keep in memory, before the
+// first of them.
+func KeepColumns(w Worker, bytes int64) { w.(*poolWorker).room = bytes }

@@ -33,8 +33,8 @@ func (q *Queue) attach(key poolKey) (Worker, func()) {
 	p.attached = make(chan struct{})
 	w := &poolWorker{
 		queue: q, pool: p, released: make(chan struct{}),
-		leases: make(map[EnvelopeID]*item),
-		bodies: make(map[MessageID]*openBody),
+		leases: make(map[EnvelopeID]*item), messages: make(map[MessageID]int),
+		bodies: make(map[MessageID]*openBody), room: keptColumns,
 	}
 	return w, sync.OnceFunc(w.release)
 }
@@ -45,9 +45,12 @@ type poolWorker struct {
 	pool     *pool
 	released chan struct{}
 	leases   map[EnvelopeID]*item // under active.mu
+	messages map[MessageID]int    // how many of each; likewise
 
 	mu     sync.Mutex
-	bodies map[MessageID]*openBody // of leased messages
+	bodies map[MessageID]*openBody // of leased messages that are read in pieces
+	kept   int64                   // the sum of what they keep,
+	room   int64                   // and how much it may be
 }
 
 // release gives back what the worker has not reported.
@@ -57,9 +60,8 @@ func (w *poolWorker) release() {
 	close(w.released)
 	w.pool.workers--
 	var died []*item
-	for id, it := range w.leases {
-		delete(w.leases, id)
-		a.unlease(it)
+	for _, it := range w.leases {
+		w.unlease(it)
 		if it.deaths++; it.deaths%maxDeaths == 0 {
 			a.reclaim(it)
 			died = append(died, it)
@@ -75,8 +77,7 @@ func (w *poolWorker) release() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for id, b := range w.bodies {
-		delete(w.bodies, id)
-		b.body.Close()
+		w.close(id, b)
 	}
 }
 
@@ -154,7 +155,7 @@ func (w *poolWorker) next(limit int) ([][]*item, chan struct{}, error) {
 	for _, batch := range batches {
 		for _, it := range batch {
 			it.taken = now
-			w.leases[it.env.ID] = it
+			w.lease(it)
 		}
 	}
 	if len(batches) == 0 {
