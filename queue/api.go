@@ -100,7 +100,7 @@ func ParseID(s string) (id MessageID, n int, err error) {
 	text, num, dotted := strings.Cut(s, ".")
 	v, err := strconv.ParseInt(text, 16, 64)
 	if err != nil || len(text) != 16 {
-		return 0, 0, fmt.Errorf("bad message id %q: want 16 hexadecimal digits", s)
+		return 0, 0, fmt.Errorf("bad message id %q: want 16 hexadecimal digits, the first of them 0 to 7", s)
 	}
 	n = -1
 	if dotted {

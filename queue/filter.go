@@ -60,6 +60,7 @@ type Filter struct {
 	Destination []string // a domain, a user, or a destination as it is counted by
 	Action      []string
 	Error       []string // a part of the last error
+	HeldFor     []string // a part of why it is held
 	States      []State
 	Before      time.Time // accepted before; zero: whenever
 	Since       time.Time // accepted then or later
@@ -72,6 +73,7 @@ type Filter struct {
 const (
 	MaxFilterIDs   = 1000
 	maxFilterTexts = 50
+	maxStars       = 8 // in a text
 )
 
 // Like is a text that a field must look like; '*' stands for any characters.
@@ -91,23 +93,23 @@ func (f *Filter) Check() error {
 			return fmt.Errorf("%w: %w", rpc.ErrInvalid, err)
 		}
 	}
-	for _, texts := range [][]string{f.Sender, f.Recipient, f.Domain, f.Destination, f.Action, f.Error} {
+	for _, texts := range [][]string{f.Sender, f.Recipient, f.Domain, f.Destination, f.Action, f.Error, f.HeldFor} {
 		if len(texts) > maxFilterTexts {
 			return fmt.Errorf("%w: more than %d values of one filter", rpc.ErrInvalid, maxFilterTexts)
 		}
 		for _, t := range texts {
-			if t == "" || len(t) > maxText || !oneLine(t) || strings.Count(t, "*") > 8 {
-				return fmt.Errorf("%w: filter %.60q", rpc.ErrInvalid, t)
+			if t == "" || len(t) > maxText || !oneLine(t) || strings.Count(t, "*") > maxStars {
+				return fmt.Errorf("%w: filter %.60q: want one line of 1 to %d bytes, with up to %d times *", rpc.ErrInvalid, t, maxText, maxStars)
 			}
 		}
 	}
 	for _, s := range f.States {
 		if !slices.Contains(States(), s) {
-			return fmt.Errorf("%w: state %.20q", rpc.ErrInvalid, s)
+			return fmt.Errorf("%w: state %.20q: want one of %v", rpc.ErrInvalid, s, States())
 		}
 	}
 	if len(f.States) > len(States()) {
-		return fmt.Errorf("%w: states", rpc.ErrInvalid)
+		return fmt.Errorf("%w: more than %d states", rpc.ErrInvalid, len(States()))
 	}
 	return nil
 }
@@ -174,8 +176,11 @@ func addressGlobs(t string) []string {
 // domains returns the forms in which a domain may be stored.
 func domains(d string) []string {
 	d = strings.TrimSuffix(d, ".")
-	if ascii, err := address.ToASCII(d); err == nil && !strings.EqualFold(ascii, d) {
-		return []string{d, ascii}
+	forms := []string{d}
+	for _, form := range []string{address.Labels(d), address.Unicode(d)} {
+		if !slices.ContainsFunc(forms, func(f string) bool { return strings.EqualFold(f, form) }) {
+			forms = append(forms, form)
+		}
 	}
-	return []string{d}
+	return forms
 }

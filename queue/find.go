@@ -14,6 +14,7 @@ type Query struct {
 	Filter
 	Now    time.Time
 	Active []EnvelopeID // what workers have; only set if the filter, or what is counted by, tells of states
+	Holds  []int64      // that hold for one of the filter's reasons, if it has some
 	After  EnvelopeID   // where the last page ended
 	Limit  int
 
@@ -87,7 +88,7 @@ func (q *Queue) query(f Filter, states bool) (Query, error) {
 	if err := f.Check(); err != nil {
 		return Query{}, err
 	}
-	query := Query{Filter: f, Now: time.Now()}
+	query := Query{Filter: f, Now: time.Now(), Holds: q.holdsFor(f.HeldFor)}
 	if states || len(f.States) > 0 {
 		a := q.active
 		a.mu.Lock()
@@ -108,7 +109,7 @@ func (q *Queue) Count(ctx context.Context, f Filter, by []Field, limit int) (Tal
 	}
 	for _, field := range by {
 		if !slices.Contains(Fields(), field) {
-			return Tally{}, fmt.Errorf("%w: count by %.30q", rpc.ErrInvalid, field)
+			return Tally{}, fmt.Errorf("%w: count by %.30q: want some of %v", rpc.ErrInvalid, field, Fields())
 		}
 	}
 	query, err := q.query(f, slices.Contains(by, FieldState))

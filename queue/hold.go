@@ -43,6 +43,7 @@ type HeldCount struct {
 }
 
 const (
+	damagedText = "its body is damaged"
 	damaged     = 1 // what Update.Hold is for mail with a damaged body
 	firstHold   = 2
 	maxHolds    = 1000
@@ -393,7 +394,7 @@ func (q *Queue) Holds(ctx context.Context) ([]HeldCount, error) {
 func (q *Queue) why(r *Stored) Envelope {
 	e := r.Envelope
 	if r.Hold == damaged {
-		e.Held, e.HeldFor = true, "its body is damaged"
+		e.Held, e.HeldFor = true, damagedText
 		return e
 	}
 	if note, _ := parseNotice(r.Notice); note != nil {
@@ -407,6 +408,37 @@ func (q *Queue) why(r *Stored) Envelope {
 		e.Held, e.HeldFor = true, h.String()
 	}
 	return e
+}
+
+// holdsFor returns the holds whose reason contains one of texts.
+func (q *Queue) holdsFor(texts []string) []int64 {
+	ids := []int64{}
+	add := func(id int64, why string) {
+		if slices.ContainsFunc(texts, func(t string) bool { return containsGlob(why, t) }) {
+			ids = append(ids, id)
+		}
+	}
+	add(damaged, damagedText)
+	q.active.mu.Lock()
+	defer q.active.mu.Unlock()
+	for _, h := range q.holds {
+		add(h.ID, h.String())
+	}
+	return ids
+}
+
+// containsGlob reports whether a text has a part that looks like glob, in which '*'
+// stands for any characters; case does not matter.
+func containsGlob(text, glob string) bool {
+	text = strings.ToLower(text)
+	for part := range strings.SplitSeq(strings.ToLower(glob), "*") {
+		i := strings.Index(text, part)
+		if i < 0 {
+			return false
+		}
+		text = text[i+len(part):]
+	}
+	return true
 }
 
 // loadHolds reads what was held before this start.

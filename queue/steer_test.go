@@ -92,6 +92,7 @@ func TestFilter(t *testing.T) {
 		{queue.Filter{Domain: []string{"example"}}, ""},
 		{queue.Filter{Destination: []string{"alice", "out/z.example"}}, "2@z.example alice@local.example"},
 		{queue.Filter{Destination: []string{"bücher.example"}}, "100%_a@bücher.example"},
+		{queue.Filter{Domain: []string{"XN--bcher-kva.example"}}, "100%_a@bücher.example"},
 		{queue.Filter{Action: []string{"box"}}, "alice@local.example"},
 		{queue.Filter{Error: []string{"LATER, 2@"}}, "2@z.example"},
 		{queue.Filter{States: []queue.State{queue.StateDeferred}, Domain: []string{"y.example"}}, "1@y.example"},

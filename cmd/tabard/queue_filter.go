@@ -35,6 +35,7 @@ func (f *filterFlags) add(cmd *cobra.Command) {
 	flags.StringArrayVar(&f.f.Destination, "destination", nil, "mail to a `domain`, a user, or a destination")
 	flags.StringArrayVar(&f.f.Action, "action", nil, "mail of an `action`")
 	flags.StringArrayVar(&f.f.Error, "error", nil, "mail whose last error contains `text`")
+	flags.StringArrayVar(&f.f.HeldFor, "held-for", nil, "mail that is held, and why contains `text`")
 	flags.StringSliceVar(&f.states, "state", nil, "mail in a `state`: active, due, deferred or held")
 	flags.StringVar(&f.older, "older", "", "mail accepted longer ago than `age`")
 	flags.StringVar(&f.newer, "newer", "", "mail accepted less than `age` ago")
@@ -92,7 +93,7 @@ func parseRange(text string) (queue.Range, bool) {
 
 // none reports whether no flag was given but those named.
 func (f *filterFlags) none(cmd *cobra.Command, but ...string) bool {
-	for _, name := range []string{"sender", "recipient", "domain", "destination", "action", "error", "state", "older", "newer", "attempts"} {
+	for _, name := range []string{"sender", "recipient", "domain", "destination", "action", "error", "held-for", "state", "older", "newer", "attempts"} {
 		if cmd.Flags().Changed(name) && !slices.Contains(but, name) {
 			return false
 		}

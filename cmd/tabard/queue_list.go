@@ -152,15 +152,16 @@ func (g *globals) printPages(w io.Writer, each func(func([]queue.Listed) error) 
 		list.end()
 	} else {
 		columns := &columnWriter{w: out}
-		columns.print([][]string{queueHead()})
+		rows := [][]string{queueHead()}
 		err = each(func(page []queue.Listed) error {
-			rows := make([][]string, len(page))
 			for i := range page {
-				rows[i] = queueRow(page[i], time.Now())
+				rows = append(rows, queueRow(page[i], time.Now()))
 			}
 			columns.print(rows)
+			rows = rows[:0]
 			return out.Flush()
 		})
+		columns.print(rows) // the head, if nothing came below it
 	}
 	if flushed := out.Flush(); err == nil {
 		err = withCode(exIOErr, flushed)

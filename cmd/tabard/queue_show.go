@@ -39,6 +39,9 @@ The text is compared with its checksum before anything of it is shown.`,
 			if err != nil {
 				return withCode(exUsage, err)
 			}
+			if parts.max < 0 {
+				return exitf(exUsage, "--max %d: want a number of bytes", parts.max)
+			}
 			return g.withQueue(func(ctx context.Context, q queue.Admin) error {
 				if parts.headers || parts.body {
 					return printBody(ctx, cmd.OutOrStdout(), q, id, parts.headers)

@@ -31,6 +31,8 @@ type steerTotals struct {
 	Refused []queue.Refusal `json:"refused"`
 	Missing []string        `json:"missing"` // ids that are not in the queue
 	DryRun  bool            `json:"dry_run"`
+
+	Chosen []queue.EnvelopeID `json:"envelopes,omitzero"` // of a dry run: what would be changed
 }
 
 const steerHelp = `Name envelopes, or messages for all of their envelopes, or give filters, or --all.
@@ -120,6 +122,9 @@ func (g *globals) runSteering(cmd *cobra.Command, st *steering, args []string) e
 func (g *globals) steer(ctx context.Context, cmd *cobra.Command, q queue.Admin, st *steering, f queue.Filter, ids []string) error {
 	st.json = g.json
 	st.totals = steerTotals{DryRun: st.s.DryRun, Refused: []queue.Refusal{}, Missing: []string{}}
+	if st.s.DryRun {
+		st.totals.Chosen = []queue.EnvelopeID{}
+	}
 	bar := newProgressLine(cmd.ErrOrStderr())
 	err := st.run(ctx, cmd, q, f, ids, bar)
 	bar.clear()
@@ -175,11 +180,14 @@ func (st *steering) pages(ctx context.Context, cmd *cobra.Command, q queue.Admin
 		st.totals.Changed += out.Count
 		st.totals.Refused = append(st.totals.Refused, out.Refused...)
 		var rows [][]string
+		if len(out.Changed) > 0 && len(columns.widths) == 0 {
+			rows = append(rows, queueHead())
+		}
 		for _, l := range out.Changed {
 			rows = append(rows, queueRow(l, time.Now()))
-		}
-		if len(rows) > 0 && len(columns.widths) == 0 {
-			columns.print([][]string{queueHead()})
+			if st.json {
+				st.totals.Chosen = append(st.totals.Chosen, l.Envelope.ID)
+			}
 		}
 		columns.print(rows)
 		seen += out.Count + len(out.Refused)

@@ -131,6 +131,15 @@ func Labels(domain string) string {
 	return domain
 }
 
+// Unicode returns a domain with U-labels for those A-labels that have them (RFC 5891), and
+// any other as it is.
+func Unicode(domain string) string {
+	if u, err := idna.Lookup.ToUnicode(domain); err == nil {
+		return u
+	}
+	return domain
+}
+
 // CheckDomain reports what is wrong with a domain or address literal.
 func CheckDomain(domain string) error {
 	if len(domain) > MaxDomain {

@@ -89,6 +89,9 @@ func (w *where) filter(q *queue.Query) error {
 			w.add("e.attempts <= ?", r.Max)
 		}
 	}
+	if len(q.HeldFor) > 0 {
+		w.add("e.held IN (SELECT value FROM json_each(?))", jsonText(q.Holds))
+	}
 	if q.Until != 0 {
 		w.add("e.message < ?", int64(q.Until))
 	}

@@ -1,0 +1,77 @@
+package main
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"tabard/queue"
+)
+
+// Wrong words are told from a server that is away by the exit code, whoever finds them.
+func TestWrongWordsOfQueue(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ args, want string }{
+		{"ls --sort size --by state", "sort"},
+		{"ls --state lost", "want one of [active due deferred held]"},
+		{"ls --error=", "want one line"},
+		{"redirect --all", "to-action"},
+		{"redirect --all --to a@b.example --to-action out", "to-action"},
+		{"show --max -1 0000000000000001", "--max"},
+		{"show --body --headers 0000000000000001", "headers"},
+		{"show ffffffffffffffff", "first of them 0 to 7"},
+	} {
+		var stdout, stderr strings.Builder
+		code := execute(append([]string{"queue"}, strings.Fields(tt.args)...), nil, &stdout, &stderr)
+		if code != exUsage || !strings.Contains(stderr.String(), tt.want) || strings.Count(stderr.String(), "\n") != 1 {
+			t.Errorf("queue %s: %d, %s", tt.args, code, stderr.String())
+		}
+	}
+}
+
+// The head of a listing stands over its columns.
+func TestColumnsUnderTheirHead(t *testing.T) {
+	t.Parallel()
+	q := waiting(t, "somebody.with.a.long.name@y.example", "2@y.example")
+	var out strings.Builder
+	if err := (&globals{}).printListing(t.Context(), &out, q, queue.Filter{}, 0); err != nil {
+		t.Fatal(err)
+	}
+	dry, _, err := steerWords(t, q, &steering{s: queue.Steer{Op: queue.OpHold}, done: "held"}, "--all", "--dry-run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{out.String(), dry} {
+		lines := strings.Split(text, "\n")
+		for _, column := range []string{"FROM", "TO", "ACTION", "LAST ERROR"} {
+			at := strings.Index(lines[0], "  "+column)
+			if at < 0 || len(lines) < 3 || lines[1][at:at+2] != "  " || lines[1][at+2] == ' ' {
+				t.Errorf("%s\nis not in columns at %s", text, column)
+				break
+			}
+		}
+	}
+}
+
+// A program that asks for a dry run learns what it is about.
+func TestDryRunForPrograms(t *testing.T) {
+	t.Parallel()
+	q := waiting(t, "1@y.example", "2@z.example")
+	for _, tt := range []struct {
+		dry  bool
+		want int
+	}{{true, 1}, {false, 0}} {
+		st := &steering{s: queue.Steer{Op: queue.OpHold, DryRun: tt.dry}, done: "held"}
+		cmd, out := printing()
+		if err := (&globals{json: true}).steer(t.Context(), cmd, q, st, queue.Filter{Domain: []string{"z.example"}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			Changed   int
+			Envelopes []string
+		}
+		if err := json.Unmarshal([]byte(out.String()), &got); err != nil || got.Changed != 1 || len(got.Envelopes) != tt.want {
+			t.Errorf("dry run %t: %s, %v", tt.dry, out.String(), err)
+		}
+	}
+}
