@@ -70,7 +70,7 @@ func newCommitter(s Store, stored func(*Change)) *committer {
 // do returns once change is durable, or an error says that it is not. The end
 // of ctx takes back a change only before its transaction has begun.
 func (c *committer) do(ctx context.Context, change *Change) error {
-	w := &commit{change: change, bytes: change.bytes(), since: time.Now(), result: make(chan error, 1)}
+	w := &commit{change: change, bytes: change.Bytes(), since: time.Now(), result: make(chan error, 1)}
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
@@ -116,7 +116,14 @@ func (c *committer) doAsides() {
 	}
 }
 
-func (c *Change) bytes() int {
+// Takes reports whether the change is of new mail, rather than of what becomes of mail
+// that is there.
+func (c *Change) Takes() bool {
+	return len(c.Insert)+len(c.Attach) > 0 && len(c.Remove) == 0 || len(c.Recode) > 0
+}
+
+// Bytes is the size of the bodies that the change brings into the database.
+func (c *Change) Bytes() int {
 	n := 0
 	for i := range c.Insert {
 		n += len(c.Insert[i].Body)
@@ -246,13 +253,13 @@ func (c *committer) apply(changes []*Change) error {
 	return err
 }
 
-// commitApart is for a full disk: what inserts nothing may still fit, and makes
-// room. It must not starve behind mail that cannot be taken.
+// commitApart is for a full disk: what takes no mail may still fit, and what only
+// removes makes room. It must not starve behind what cannot be stored.
 func (c *committer) commitApart(group []*commit) {
-	for _, inserts := range []bool{false, true} {
+	for rank := range takesMail + 1 {
 		var changes []*Change
 		for _, w := range group {
-			if len(w.change.Insert) > 0 == inserts {
+			if w.change.rank() == rank {
 				changes = append(changes, w.change)
 			}
 		}
@@ -261,9 +268,26 @@ func (c *committer) commitApart(group []*commit) {
 		}
 		err := c.apply(changes)
 		for _, w := range group {
-			if len(w.change.Insert) > 0 == inserts {
+			if w.change.rank() == rank {
 				w.result <- err
 			}
 		}
 	}
+}
+
+// The order of changes on a full disk.
+const (
+	makesRoom = iota
+	isSmall
+	takesMail
+)
+
+func (c *Change) rank() int {
+	switch {
+	case c.Takes():
+		return takesMail
+	case len(c.Remove) > 0 && len(c.Insert)+len(c.Update)+len(c.Attach) == 0:
+		return makesRoom
+	}
+	return isSmall
 }

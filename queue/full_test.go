@@ -56,7 +56,7 @@ func fill(dir string) error {
 	if err != nil {
 		return err
 	}
-	q, err := queue.New(ctx, store, &local{}, queue.Options{})
+	q, err := queue.New(ctx, store, &local{}, queue.Options{Retry: []time.Duration{time.Second}})
 	if err != nil {
 		return err
 	}
@@ -65,6 +65,13 @@ func fill(dir string) error {
 	var ids queue.IDSource
 	if err := fillUp(q, &ids, accepted); err != nil {
 		return err
+	}
+	// What is there leaves, though nobody else makes room, and is put off before.
+	if err := deferAll(ctx, q, len(accepted)); err != nil {
+		return fmt.Errorf("put off: %w", err)
+	}
+	if err := drain(ctx, q, accepted); err != nil {
+		return fmt.Errorf("on the full disk: %w", err)
 	}
 	if err := os.Remove(ballast); err != nil {
 		return err
@@ -103,6 +110,25 @@ func submitBoth(q *queue.Queue, ids *queue.IDSource, accepted map[queue.MessageI
 			return err
 		}
 		accepted[id] = true
+	}
+	return nil
+}
+
+// deferAll puts off every envelope once.
+func deferAll(ctx context.Context, q *queue.Queue, n int) error {
+	w, release := q.RelayWorker()
+	defer release()
+	for n > 0 {
+		jobs, err := w.Take(ctx, 10)
+		if err != nil {
+			return err
+		}
+		for _, j := range jobs {
+			n--
+			if err := w.Done(ctx, results(j, queue.Result{Outcome: queue.Deferred, Code: 450, Text: strings.Repeat("later ", 100)})); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

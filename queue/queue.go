@@ -40,6 +40,7 @@ type Queue struct {
 	imports  importsNow
 	resolve  backlog[*item]
 	reports  reports
+	unstored unstored
 
 	ctx     context.Context // ends with Run or Close
 	stop    context.CancelFunc

@@ -251,7 +251,7 @@ func (q *Queue) settle(ctx context.Context, s *settlement) error {
 		q.settled(s)
 		return nil
 	}
-	q.log.Error("queue result not stored", "error", err)
+	q.notStored(err, 1)
 	q.goWhile(func() { q.settleLater(s) })
 	return err
 }
@@ -260,10 +260,11 @@ func (q *Queue) settleLater(s *settlement) {
 	for sleep(q.ctx, settlePause) {
 		err := q.commits.do(q.ctx, s.change)
 		if err == nil {
+			q.notStored(nil, -1)
 			q.settled(s)
 			return
 		}
-		q.log.Error("queue result not stored", "error", err)
+		q.notStored(err, 0)
 	}
 }
 

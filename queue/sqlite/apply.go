@@ -94,6 +94,9 @@ func (s *Store) Apply(ctx context.Context, changes []*queue.Change) error {
 	if err := s.Writable(); err != nil {
 		return err
 	}
+	if err := s.fits(changes); err != nil {
+		return fmt.Errorf("queue database %s: %w", s.path, err)
+	}
 	ctx = context.WithoutCancel(ctx)
 	gone, err := s.stmts.apply(ctx, changes)
 	if err != nil {

@@ -13,7 +13,8 @@ type disk interface {
 	Link(old, path string) error
 	Rename(old, path string) error
 	Remove(path string) error
-	SyncDir(dir string) error // makes the names in it durable
+	SyncDir(dir string) error                        // makes the names in it durable
+	Space(f *os.File) (free, total int64, err error) // of the file system of f, bytes
 }
 
 // diskFile is an open file.

@@ -112,6 +112,9 @@ func (s *Store) Stage() (queue.Stage, error) {
 	if err := s.Writable(); err != nil {
 		return nil, err
 	}
+	if err := s.files.leaves(0); err != nil {
+		return nil, err
+	}
 	f, err := s.files.disk.CreateTemp(s.files.dir, tempPrefix)
 	if err != nil {
 		return nil, wrap(err)
@@ -135,6 +138,9 @@ func (s *stage) Encoding() bodycode.Encoding {
 }
 
 func (s *stage) Write(p []byte) (int, error) {
+	if err := s.files.leaves(int64(len(p))); err != nil {
+		return 0, err
+	}
 	to := io.Writer(s.f)
 	if s.code != nil {
 		to = s.code

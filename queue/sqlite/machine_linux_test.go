@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -37,6 +38,8 @@ type machine struct {
 	at     int  // the how manieth of its class, from 1; 0: none
 	lasts  bool // and all after it, until heal
 	counts map[class]int
+
+	free *atomic.Int64 // bytes; nil: unknown
 
 	recording bool
 	steps     []step
@@ -120,6 +123,13 @@ func dirOf(path string) string { return filepath.Dir(path) }
 
 // machineDisk is the bodies' disk of a machine.
 type machineDisk struct{ m *machine }
+
+func (d machineDisk) Space(*os.File) (free, total int64, err error) {
+	if d.m.free == nil {
+		return 0, 0, errors.ErrUnsupported
+	}
+	return d.m.free.Load(), 1 << 40, nil
+}
 
 func (d machineDisk) CreateTemp(dir, prefix string) (diskFile, error) {
 	if err := d.m.ask(writes); err != nil && err != errShort {
