@@ -289,13 +289,10 @@ func groups(list []batch, ordered bool) (all [][]batch) {
 	return all
 }
 
-// inBatches is the condition that an event came with one of the batches. Their times are
-// told for the primary key, unless other indices lead to it.
-func (d dialect) inBatches(c *clause, list []batch, related bool) {
-	ids := make([]int64, len(list))
-	from, to := list[0].since, list[0].until
-	for i, b := range list {
-		ids[i] = b.id
+// times is when the first and the last event of batches happened.
+func times(list []batch) (from, to time.Time) {
+	from, to = list[0].since, list[0].until
+	for _, b := range list {
 		if b.since.Before(from) {
 			from = b.since
 		}
@@ -303,7 +300,18 @@ func (d dialect) inBatches(c *clause, list []batch, related bool) {
 			to = b.until
 		}
 	}
+	return from, to
+}
+
+// inBatches is the condition that an event came with one of the batches. Their times are
+// told for the primary key, unless other indices lead to it.
+func (d dialect) inBatches(c *clause, list []batch, related bool) {
+	ids := make([]int64, len(list))
+	for i, b := range list {
+		ids[i] = b.id
+	}
 	if !related {
+		from, to := times(list)
 		c.and("at >= ? AND at <= ?", d.time(from), d.time(to))
 	}
 	if d == migrations.Postgres {

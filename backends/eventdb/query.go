@@ -36,6 +36,7 @@ type Query struct {
 	Upto *Mark
 
 	batches []batch // only what came with these
+	common  common
 }
 
 const (
@@ -63,6 +64,9 @@ func (c *clause) and(text string, args ...any) {
 func (d *DB) Select(ctx context.Context, q Query, f func(eventlog.Event) error) error {
 	db, err := d.handle()
 	if err != nil {
+		return err
+	}
+	if q.common, err = d.common(ctx, db, &q); err != nil {
 		return err
 	}
 	var ids *related
@@ -251,7 +255,7 @@ func (d *DB) where(k eventlog.Kind, q *Query, ids *related) []clause {
 		d.d.upto(&c, q.Upto)
 	}
 	if len(q.batches) > 0 {
-		d.d.inBatches(&c, q.batches, q.related())
+		d.d.inBatches(&c, q.batches, q.related() && q.common == common{})
 	}
 	all := []clause{c}
 	if ids != nil {
@@ -261,7 +265,7 @@ func (d *DB) where(k eventlog.Kind, q *Query, ids *related) []clause {
 		all = cross(all, byAddress(k, q.Address))
 	}
 	if q.Domain != "" {
-		all = cross(all, byDomain(k, q.Domain))
+		all = cross(all, byDomain(k, q.Domain, q.common))
 	}
 	return all
 }
@@ -308,21 +312,6 @@ func byAddress(k eventlog.Kind, addr string) []clause {
 			{"message <> '' AND message IN (" + sent + ")", []any{domain, addr}},
 			{"message = '' AND {sender} = ?", []any{addr}},
 		}
-	}
-	return nil
-}
-
-func byDomain(k eventlog.Kind, domain string) []clause {
-	domain = strings.ToLower(domain)
-	const sent = "SELECT id FROM log_messages WHERE domain = ?"
-	of := clause{"domain = ?", []any{domain}}
-	switch k {
-	case eventlog.KindMessage:
-		return []clause{of, {"id IN (SELECT message FROM log_envelopes WHERE domain = ?)", []any{domain}}}
-	case eventlog.KindEnvelope, eventlog.KindAttempt:
-		return []clause{of, {"message IN (" + sent + ")", []any{domain}}}
-	case eventlog.KindResult:
-		return []clause{of, {"message <> '' AND message IN (" + sent + ")", []any{domain}}}
 	}
 	return nil
 }

@@ -129,6 +129,7 @@ func TestEventLog(t *testing.T) {
 	lines.await(t, `relayed .*later@example.org`)
 	_ = follow.Process.Kill()
 	_ = follow.Wait()
+	s.withoutFile()
 
 	name, err := pg.CreateDatabase(t.Context())
 	if err != nil {
@@ -175,6 +176,24 @@ func (s *server) foundInEventLog() {
 	}
 	if out := s.events("--until", "1h"); !strings.Contains(out, "no such events") {
 		s.t.Errorf("an hour ago: %s", out)
+	}
+}
+
+// withoutFile takes the SQLite database away, and brings it back.
+func (s *server) withoutFile() {
+	s.t.Helper()
+	path := filepath.Join(s.dir, "log.db")
+	if err := os.Rename(path, path+".away"); err != nil {
+		s.t.Fatal(err)
+	}
+	s.mails("unseen@example.org 250")
+	eventually(s.t, "status tells that the file is away", func() bool { return strings.Contains(s.eventStatus().Fault, "no such database") })
+	if err := os.Rename(path+".away", path); err != nil {
+		s.t.Fatal(err)
+	}
+	s.wants("", "result .*relayed .*to=<unseen@example.org>")
+	if st := s.eventStatus(); st.Fault != "" {
+		s.t.Errorf("%+v", st)
 	}
 }
 
