@@ -48,6 +48,7 @@ type talk struct {
 	session  eventlog.Session
 	message  *eventlog.Message // that waits for its sender
 	messages int64
+	refused  string // user of a login that failed, until its command is told of
 }
 
 func newDialect(r *Reader) *dialect {
@@ -87,8 +88,10 @@ func (d *dialect) take(s *said, idOf func(envelope string) (message string)) {
 	case "smtp cert-check", "mta cert-check", "mta server-cert-check":
 		d.verdict(s)
 	case "smtp authentication":
-		if s.attrs["result"] == "ok" {
-			d.talk(s).session.Login = s.attrs["user"]
+		if t := d.talk(s); s.attrs["result"] == "ok" {
+			t.session.Login = s.attrs["user"]
+		} else {
+			t.refused = s.attrs["user"]
 		}
 	case "smtp failed-command":
 		d.refused(s)
@@ -141,16 +144,21 @@ func (d *dialect) refused(s *said) {
 	verb, arg, _ := strings.Cut(s.attrs["command"], " ")
 	e := &eventlog.Result{Head: d.r.head("rejected"), Result: eventlog.Rejected}
 	e.Session = s.session
+	e.Code, e.Status, e.Text = splitReply(s.attrs["result"])
 	switch strings.ToUpper(verb) {
 	case "MAIL":
 		e.Sender = pathIn(arg)
 	case "RCPT":
 		e.Address = pathIn(arg)
 	case "DATA", "BDAT":
+	case "AUTH":
+		if t := d.talk(s); t.refused != "" {
+			e.Text += ": " + t.refused
+			t.refused = ""
+		}
 	default:
 		return
 	}
-	e.Code, e.Status, e.Text = splitReply(s.attrs["result"])
 	d.r.give(e)
 }
 

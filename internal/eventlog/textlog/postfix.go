@@ -112,7 +112,7 @@ var general = regexp.MustCompile(`^(?:(?:warning|error|fatal|panic|info|debug|st
 func (p *postfix) line(l *line) error {
 	name := l.program[strings.LastIndexByte(l.program, '/')+1:]
 	f := p.daemon(name)
-	if f == nil || general.MatchString(l.text) {
+	if f == nil || name == "smtpd" && p.loginRefused(l.text) || general.MatchString(l.text) {
 		return nil
 	}
 	id, text := "", l.text

@@ -164,6 +164,21 @@ func (p *postfix) refusal(id, text string) bool {
 	return true
 }
 
+// smtpdLogin is `warning: NAME[ADDRESS]: SASL PLAIN authentication failed: REASON, sasl_username=USER`.
+var smtpdLogin = regexp.MustCompile(`^warning: \S+\[[^\s\]]*\](?::\d+)?: (SASL \S+ authentication failed.*)$`)
+
+// loginRefused tells of a login that failed, and reports whether the line is one.
+func (p *postfix) loginRefused(text string) bool {
+	m := smtpdLogin.FindStringSubmatch(text)
+	if m == nil {
+		return false
+	}
+	e := &eventlog.Result{Head: p.r.head("rejected"), Result: eventlog.Rejected}
+	e.Session, e.Text = p.peer().id, m[1]
+	p.r.give(e)
+	return true
+}
+
 // helo keeps what the client called itself. Of sessions without a refusal it is not told.
 func (p *postfix) helo(name string) {
 	if s := p.peer(); s.id != "" && name != "" {
