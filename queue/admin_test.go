@@ -35,11 +35,11 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("pages: %+v", paged)
 	}
 	first, second := all[0].Envelope.ID.Message, all[3].Envelope.ID.Message
-	s, err := r.Show(ctx, second, 100)
+	s, err := r.Show(ctx, second, -1, 100)
 	if err != nil || len(s.Body) != 100 || !s.Truncated || len(s.Envelopes) != 1 || s.Message.Size != 1000 {
 		t.Errorf("Show: %+v, %v", s, err)
 	}
-	if s, err = r.Show(ctx, first, 1<<20); err != nil || string(s.Body) != text || s.Truncated || len(s.Envelopes) != 3 {
+	if s, err = r.Show(ctx, first, -1, 1<<20); err != nil || string(s.Body) != text || s.Truncated || len(s.Envelopes) != 3 {
 		t.Errorf("Show: %+v, %v", s, err)
 	}
 	if n := r.remove(first, 1); n != 1 {
@@ -52,7 +52,7 @@ func TestAdmin(t *testing.T) {
 		t.Errorf("removed %d that are not there", n)
 	}
 	r.retry(second, -1, retried{})
-	if _, err := r.Show(ctx, second, 1); !errors.Is(err, rpc.ErrNotFound) {
+	if _, err := r.Show(ctx, second, -1, 1); !errors.Is(err, rpc.ErrNotFound) {
 		t.Errorf("what is not there: %v", err)
 	}
 	if _, err := r.Find(ctx, queue.Filter{}, queue.EnvelopeID{}, 0); !errors.Is(err, rpc.ErrInvalid) {
@@ -124,5 +124,17 @@ func TestIDsInJSON(t *testing.T) {
 	var e queue.EnvelopeID
 	if m.UnmarshalText([]byte("1a22274ce9c1032f.3")) == nil || e.UnmarshalText([]byte("1a22274ce9c1032f")) == nil {
 		t.Error("the id of the other kind is taken")
+	}
+}
+
+// What is shown says which envelopes are being delivered.
+func TestShowActive(t *testing.T) {
+	t.Parallel()
+	r := start(t, queue.Options{})
+	r.enqueue(message("a@x.example", "1@y.example", "2@z.example"), text)
+	got := takeOne(t, r.relayer())
+	s, err := r.Show(t.Context(), got.Message.ID, -1, 0)
+	if err != nil || len(s.Envelopes) != 2 || len(s.Active) != 1 || s.Active[0] != got.Envelopes[0].ID {
+		t.Errorf("of %d envelopes being delivered: %v, %v", len(s.Envelopes), s.Active, err)
 	}
 }

@@ -288,8 +288,9 @@ type Admin interface {
 	Export(ctx context.Context, e Export) (ExportPage, error)
 	// Import takes over a message from another queue.
 	Import(ctx context.Context, in Import) (Importer, error)
-	// Show returns a message, its envelopes and up to max bytes of its body.
-	Show(ctx context.Context, id MessageID, max int) (Shown, error)
+	// Show returns a message, its envelope n, or all when n < 0, and up to max bytes of
+	// its body.
+	Show(ctx context.Context, id MessageID, n, max int) (Shown, error)
 	// Hold keeps mail back from now on; one that is there gets another reason.
 	Hold(ctx context.Context, h Hold) (Hold, error)
 	// Release ends a hold and returns how many envelopes are due for that.
@@ -327,6 +328,10 @@ type Shown struct {
 	Attempts  []PastAttempt `json:"attempts"` // the last of each envelope
 	Body      []byte        `json:"body"`
 	Truncated bool          `json:"truncated"`
+
+	Active []EnvelopeID `json:"active"`          // that a worker has
+	More   bool         `json:"more"`            // not all envelopes and attempts are told; asked for alone, each is
+	Fault  string       `json:"fault,omitempty"` // why nothing of the body is shown
 }
 
 // Stats are counters since start, and the present depth.

@@ -32,7 +32,7 @@ func TestAttemptsAreKept(t *testing.T) {
 		done(t, w, j, queue.Result{Outcome: queue.Deferred, Code: 451, Text: fmt.Sprint("later ", n+1), Remote: "mx.y.example"})
 		r.steer(queue.Steer{Op: queue.OpRetry})
 	}
-	s, err := r.Show(context.Background(), id, 0)
+	s, err := r.Show(context.Background(), id, -1, 0)
 	if err != nil || len(s.Attempts) != queue.KeptAttempts {
 		t.Fatalf("%d attempts, %v", len(s.Attempts), err)
 	}

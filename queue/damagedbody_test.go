@@ -55,6 +55,9 @@ func TestDamagedBodyAtStart(t *testing.T) {
 			})
 			end()
 			l := r.list()[0]
+			if s, err := r.Show(t.Context(), l.Envelope.ID.Message, -1, 100); err != nil || s.Fault == "" || len(s.Body) > 0 {
+				t.Errorf("shown as %+v, %v", s, err)
+			}
 			if l.Envelope.HeldFor != "its body is damaged" || !strings.HasPrefix(l.Envelope.LastError, "held: ") {
 				t.Errorf("listed as %+v", l)
 			}

@@ -138,7 +138,7 @@ func TestHoldOfDeferred(t *testing.T) {
 		t.Errorf("listed as %+v", e)
 	}
 	r.retry(0, -1, retried{Held: 1})
-	s, err := r.Show(context.Background(), r.list()[0].Envelope.ID.Message, 10)
+	s, err := r.Show(context.Background(), r.list()[0].Envelope.ID.Message, -1, 10)
 	if err != nil || !s.Envelopes[0].Held {
 		t.Errorf("shown as %+v, %v", s, err)
 	}

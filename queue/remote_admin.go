@@ -33,6 +33,7 @@ type adminService struct {
 
 type showRequest struct {
 	ID  MessageID
+	N   int
 	Max int
 }
 
@@ -43,18 +44,18 @@ func textSize(e *Envelope) int {
 // Show serves Admin.Show.
 func (s *adminService) Show(c *rpc.Call[showRequest], r *rpc.Reply[Shown]) error {
 	return rpc.Do(c, r, func(ctx context.Context, req showRequest) (Shown, error) {
-		shown, err := s.admin.Show(ctx, req.ID, req.Max)
-		size := 0
+		shown, err := s.admin.Show(ctx, req.ID, req.N, req.Max)
+		size := 24 * len(shown.Active)
 		for i := range shown.Envelopes {
 			if size += 300 + textSize(&shown.Envelopes[i]); size > wireBytes {
-				shown.Envelopes, shown.Truncated = shown.Envelopes[:i], true
+				shown.Envelopes, shown.More = shown.Envelopes[:i], true
 				break
 			}
 		}
 		for i := range shown.Attempts {
 			a := &shown.Attempts[i]
 			if size += 200 + len(a.Result) + len(a.Remote); size > wireBytes {
-				shown.Attempts, shown.Truncated = shown.Attempts[:i], true
+				shown.Attempts, shown.More = shown.Attempts[:i], true
 				break
 			}
 		}
@@ -117,8 +118,8 @@ func (s *adminService) Stats(c *rpc.Call[rpc.None], r *rpc.Reply[Stats]) error {
 type remoteAdmin struct{ caller rpc.Caller }
 
 // Show implements Admin.
-func (a *remoteAdmin) Show(ctx context.Context, id MessageID, limit int) (Shown, error) {
-	return rpc.Invoke[showRequest, Shown](ctx, a.caller, "QueueAdmin.Show", showRequest{id, limit})
+func (a *remoteAdmin) Show(ctx context.Context, id MessageID, n, limit int) (Shown, error) {
+	return rpc.Invoke[showRequest, Shown](ctx, a.caller, "QueueAdmin.Show", showRequest{id, n, limit})
 }
 
 // Hold implements Admin.

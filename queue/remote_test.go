@@ -265,8 +265,11 @@ func TestRemoteAdmin(t *testing.T) {
 		t.Errorf("%d listed", n)
 	}
 	id := r.list()[0].Envelope.ID.Message
-	if s, err := admin.Show(t.Context(), id, 1<<20); err != nil || string(s.Body) != text || !s.Truncated || len(s.Envelopes) == 0 || s.Message.ID != id {
+	if s, err := admin.Show(t.Context(), id, -1, 1<<20); err != nil || string(s.Body) != text || !s.More || s.Truncated || len(s.Envelopes) == 0 || s.Message.ID != id {
 		t.Errorf("Show: %d envelopes, %q, %v", len(s.Envelopes), s.Body, err)
+	}
+	if s, err := admin.Show(t.Context(), id, 3999, 1<<20); err != nil || len(s.Envelopes) != 1 || s.Envelopes[0].Address != rcpts[3999] || s.More || s.Truncated {
+		t.Errorf("Show of the last: %d envelopes, %v", len(s.Envelopes), err)
 	}
 	if n, busy, held := steerAll(t, admin, queue.OpRetry, only(id, 3)); n != 1 || busy != 0 || held != 0 {
 		t.Errorf("retry: %d, %d, %d", n, busy, held)
@@ -297,7 +300,7 @@ func TestRemoteAdmin(t *testing.T) {
 	if n, err := admin.Release(t.Context(), queue.HoldRoute, "y.example"); n != 1 || err != nil {
 		t.Errorf("Release: %d, %v", n, err)
 	}
-	if _, err := admin.Show(t.Context(), id, 1); !errors.Is(err, rpc.ErrNotFound) {
+	if _, err := admin.Show(t.Context(), id, -1, 1); !errors.Is(err, rpc.ErrNotFound) {
 		t.Errorf("Show of nothing: %v", err)
 	}
 }

@@ -117,7 +117,7 @@ func TestExportImport(t *testing.T) {
 		if err := printBody(t.Context(), &out, to, after[i].Envelope.ID.Message, false); err != nil || out.String() != text {
 			t.Errorf("body %d: %d bytes, %v", i, out.Len(), err)
 		}
-		if s, err := to.Show(t.Context(), after[i].Envelope.ID.Message, 0); err != nil || s.Message.EnvID != "e1" || s.Message.Priority != 3 || !s.Message.RequireTLS {
+		if s, err := to.Show(t.Context(), after[i].Envelope.ID.Message, -1, 0); err != nil || s.Message.EnvID != "e1" || s.Message.Priority != 3 || !s.Message.RequireTLS {
 			t.Errorf("%+v, %v", s.Message, err)
 		}
 	}

@@ -59,16 +59,12 @@ The text is compared with its checksum before anything of it is shown.`,
 }
 
 func (g *globals) show(ctx context.Context, cmd *cobra.Command, q queue.Admin, id queue.MessageID, n, most int) error {
-	s, err := q.Show(ctx, id, most)
+	s, err := q.Show(ctx, id, n, most)
+	if n >= 0 && errors.Is(err, rpc.ErrNotFound) {
+		return exitf(exDataErr, "envelope %s.%d: not in the queue", id, n)
+	}
 	if err != nil {
 		return shownError(id, err)
-	}
-	if n >= 0 {
-		s.Envelopes = slices.DeleteFunc(s.Envelopes, func(e queue.Envelope) bool { return e.ID.N != n })
-		s.Attempts = slices.DeleteFunc(s.Attempts, func(a queue.PastAttempt) bool { return a.ID.N != n })
-		if len(s.Envelopes) == 0 {
-			return exitf(exDataErr, "envelope %s.%d: not in the queue", id, n)
-		}
 	}
 	if g.json {
 		return printJSON(cmd.OutOrStdout(), s)
@@ -94,8 +90,8 @@ func printShown(w io.Writer, s *queue.Shown) error {
 		m.ID, m.Sender, m.Size, m.Created.Format(time.RFC3339), dash(m.Helo), dash(m.Remote), dash(m.User), dash(m.Session))
 	printWishes(out, &m)
 	for _, e := range s.Envelopes {
-		_, _ = fmt.Fprintf(out, "envelope: %s to=<%s> rcpt=<%s> action=%s tries=%d next=%s expires=%s held=%s error=%s\n", e.ID, e.Address, e.Recipient,
-			dash(e.Action), e.Attempts, e.Next.Format(time.RFC3339), e.Expires.Format(time.RFC3339), dash(address.OneLine(e.HeldFor, 300)), address.OneLine(dash(e.LastError), 500))
+		_, _ = fmt.Fprintf(out, "envelope: %s to=<%s> rcpt=<%s> action=%s state=%s tries=%d next=%s expires=%s held=%s error=%s\n", e.ID, e.Address, e.Recipient,
+			dash(e.Action), shownState(s, &e, time.Now()), e.Attempts, e.Next.Format(time.RFC3339), e.Expires.Format(time.RFC3339), dash(address.OneLine(e.HeldFor, 300)), address.OneLine(dash(e.LastError), 500))
 		for _, a := range s.Attempts {
 			if a.ID == e.ID {
 				_, _ = fmt.Fprintf(out, "  attempt %d: %s at=%s result=%s next=%s\n", a.Number, a.At.Format(time.RFC3339), dash(a.Remote),
@@ -103,11 +99,30 @@ func printShown(w io.Writer, s *queue.Shown) error {
 			}
 		}
 	}
+	if s.More {
+		_, _ = fmt.Fprintf(out, "[not all envelopes and attempts are shown: \"queue ls %s\" lists them, \"queue show %s.N\" shows one]\n", m.ID, m.ID)
+	}
 	_, _ = fmt.Fprintf(out, "\n%s", s.Body)
-	if s.Truncated {
+	switch {
+	case s.Fault != "":
+		_, _ = fmt.Fprintf(out, "[its text is not shown: %s]\n", s.Fault)
+	case s.Truncated:
 		_, _ = fmt.Fprintln(out, "\n[the rest is not shown; see --max]")
 	}
 	return withCode(exIOErr, out.Flush())
+}
+
+// shownState is the state of an envelope, as a listing has it.
+func shownState(s *queue.Shown, e *queue.Envelope, now time.Time) queue.State {
+	switch {
+	case slices.Contains(s.Active, e.ID):
+		return queue.StateActive
+	case e.Held:
+		return queue.StateHeld
+	case e.Next.After(now):
+		return queue.StateDeferred
+	}
+	return queue.StateDue
 }
 
 // printBody prints a message, or its header, as it was received.

@@ -2,8 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
+	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"tabard/queue"
 )
@@ -72,6 +75,35 @@ func TestDryRunForPrograms(t *testing.T) {
 		}
 		if err := json.Unmarshal([]byte(out.String()), &got); err != nil || got.Changed != 1 || len(got.Envelopes) != tt.want {
 			t.Errorf("dry run %t: %s, %v", tt.dry, out.String(), err)
+		}
+	}
+}
+
+// What is shown of a message says where each envelope is, and what is left out and why.
+func TestShownText(t *testing.T) {
+	t.Parallel()
+	now := time.Now()
+	at := func(n int, next time.Time) queue.Envelope {
+		return queue.Envelope{ID: queue.EnvelopeID{Message: 1, N: n}, Next: next}
+	}
+	held := at(3, now)
+	held.Held = true
+	s := queue.Shown{
+		Message: queue.Message{ID: 1}, Envelopes: []queue.Envelope{at(0, now.Add(time.Hour)), at(1, now.Add(-time.Hour)), at(2, now), held},
+		Active: []queue.EnvelopeID{{Message: 1, N: 2}}, More: true, Truncated: true, Fault: "it is damaged",
+	}
+	var out strings.Builder
+	if err := printShown(&out, &s); err != nil {
+		t.Fatal(err)
+	}
+	for n, state := range []queue.State{queue.StateDeferred, queue.StateDue, queue.StateActive, queue.StateHeld} {
+		if line := fmt.Sprintf(`(?m)^envelope: 0000000000000001\.%d .* state=%s `, n, state); !regexp.MustCompile(line).MatchString(out.String()) {
+			t.Errorf("%s\nlacks %s", out.String(), line)
+		}
+	}
+	for _, want := range []string{"[not all envelopes and attempts are shown: ", "\n[its text is not shown: it is damaged]\n"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%s\nlacks %s", out.String(), want)
 		}
 	}
 }
