@@ -78,14 +78,19 @@ func (q *Queue) warns(it *item, now time.Time) bool {
 }
 
 // quadratic counts from the envelope's arrival, and skips what was missed while
-// nothing ran.
+// nothing ran. Arrival may be still to come: of mail that was to be held (RFC 4865) and
+// was tried before by hand, and when the clock was set back. It counts from now then.
 func quadratic(e *Envelope, now time.Time) time.Duration {
+	begin := e.Created
+	if begin.After(now) {
+		begin = now
+	}
 	step := relayStep
 	if !e.Relay {
 		step = localStep
 	}
 	for n := int64(max(e.Attempts, 1)); ; n++ {
-		at := e.Created.Add(time.Duration(n*n) * step)
+		at := begin.Add(time.Duration(n*n) * step)
 		if at.After(now) {
 			return at.Sub(now)
 		}

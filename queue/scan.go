@@ -11,6 +11,8 @@ const (
 	// parkDivisor makes a scan that found the memory full wait until this part
 	// of it is free: not until much is, as some of it may be stuck for long.
 	parkDivisor = 64
+	// clockLook is how late mail is at most because the clock was set forward.
+	clockLook = time.Minute
 )
 
 // scanState is where the reading of due envelopes stands. Its fields need
@@ -143,16 +145,34 @@ func (q *Queue) runScan(ctx context.Context) {
 
 // rest waits until next, or until somebody wakes the scan.
 func (q *Queue) rest(ctx context.Context, next time.Time) {
-	var due <-chan time.Time
-	if !next.IsZero() {
-		t := time.NewTimer(time.Until(next))
-		defer t.Stop()
-		due = t.C
+	if next.IsZero() {
+		select {
+		case <-ctx.Done():
+		case <-q.scan.wake:
+		}
+		return
 	}
-	select {
-	case <-ctx.Done():
-	case <-due:
-	case <-q.scan.wake:
+	waitUntil(ctx, next, q.scan.wake, time.Now)
+}
+
+// waitUntil returns when the clock of the wall shows at, when there is a wake, or when
+// ctx ends. Timers run by another clock, which does not leap when this one is set and
+// stands still while the machine sleeps: so a long wait looks at the clock in between.
+func waitUntil(ctx context.Context, at time.Time, wake <-chan struct{}, clock func() time.Time) {
+	for {
+		left := at.Round(0).Sub(clock().Round(0))
+		if left <= 0 {
+			return
+		}
+		t := time.NewTimer(min(left, clockLook))
+		select {
+		case <-ctx.Done():
+		case <-wake:
+		case <-t.C:
+			continue
+		}
+		t.Stop()
+		return
 	}
 }
 
