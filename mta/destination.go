@@ -31,6 +31,7 @@ type destination struct {
 	// as far as they keep that, too.
 	tagged  bool // REQUIRETLS
 	relaxed bool // TLS-Required: No
+	urged   bool // servers that failed lately are tried, too
 
 	spent queue.Times // on the job in hand
 }

@@ -310,6 +310,16 @@ func TestDeadHostRemembered(t *testing.T) {
 	if n := w.dialled("192.0.2.3:25"); n != 1 {
 		t.Errorf("dialled %d times", n)
 	}
+	// Who asks for it by hand has it tried before; that does not put off the next attempt.
+	j := job(7, "z@example.org")
+	j.Urged = true
+	wantResult(t, w.deliver(j)[0], queue.Deferred, 0, "4.4.1", "connect", "refused")
+	if n := w.dialled("192.0.2.3:25"); n != 2 {
+		t.Errorf("asked for by hand: dialled %d times", n)
+	}
+	if again := w.one("y@example.org"); !again.NotBefore.Equal(first.NotBefore) {
+		t.Errorf("asked for by hand: not before %s, want %s", again.NotBefore, first.NotBefore)
+	}
 	// When the time is over the host is tried, and forgiven.
 	p := newPeer(t)
 	w.at("192.0.2.3:25", p.start())

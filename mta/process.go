@@ -84,6 +84,7 @@ func (m *MTA) route(ctx context.Context, job *queue.Job) (*destination, *failure
 	})
 	if fail == nil {
 		d.serve(&job.Message)
+		d.urged = job.Urged
 	}
 	return d, fail
 }

@@ -57,6 +57,7 @@ type active struct {
 	pools        map[poolKey]*pool
 	paces        map[string]pace // of destinations that have nothing here at the moment
 	recovery     recovery
+	urged        map[string]struct{} // destinations whose next job is urged: at most maxPaces
 
 	// Ids that left while a scan was reading: its snapshot may still show
 	// them, and a row that is gone must not be handed out again.
@@ -70,6 +71,7 @@ func newActive(o Options) *active {
 		max: o.MaxActive, maxBytes: o.MaxBytes, concurrency: o.Concurrency, first: o.First, probes: o.Probes,
 		paces:        make(map[string]pace),
 		recovery:     newRecovery(),
+		urged:        make(map[string]struct{}),
 		items:        make(map[EnvelopeID]*item),
 		destinations: make(map[string]*destination),
 		pools:        make(map[poolKey]*pool),
@@ -84,6 +86,7 @@ type destination struct {
 	shares [lanes]share
 	leased int // jobs that workers have
 	pace
+	urging bool  // one of the jobs is urged: it goes alone
 	turn   turns // which lane is next
 	pool   *pool
 	ringed bool // waits for its turn in the pool, in the ring of lane

@@ -201,6 +201,7 @@ type Job struct {
 	Domain    string           // relay: the destination domain, A-labels
 	Delivery  *lookup.Delivery // local: what to do
 	Paused    []Hold           // relay: routes that are paused as of now
+	Urged     bool             // relay: somebody asked for this attempt: servers are tried that failed lately, too
 }
 
 // Outcome is what became of one attempt at one envelope.

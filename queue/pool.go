@@ -91,6 +91,8 @@ func (a *active) limit(d *destination) int {
 	switch {
 	case !d.pool.key.relay:
 		return min(mailboxJobs, a.concurrency)
+	case d.urging:
+		return 1
 	case d.window == 0:
 		return min(a.first, a.concurrency)
 	}
@@ -211,6 +213,18 @@ type lease struct {
 	dest  *destination
 	left  int // envelopes without a result
 	probe bool
+	urged bool // see Job.Urged
+}
+
+// urge makes the next job of each destination one that is tried in spite of what
+// failed before.
+func (a *active) urge(destinations map[string]struct{}) {
+	for key := range destinations {
+		if len(a.urged) >= maxPaces {
+			return
+		}
+		a.urged[key] = struct{}{}
+	}
 }
 
 // take returns up to max jobs, one destination after the other, to go beside size
@@ -270,6 +284,10 @@ func (a *active) job(d *destination, now time.Time) (job, over []*item) {
 	if l.probe {
 		d.pool.probing++
 	}
+	if _, l.urged = a.urged[d.key]; l.urged {
+		delete(a.urged, d.key)
+		d.urging = true
+	}
 	for _, it := range job {
 		it.job = l
 	}
@@ -316,6 +334,7 @@ func (a *active) unlease(it *item) {
 		return
 	}
 	l.dest.leased--
+	l.dest.urging = l.dest.urging && !l.urged
 	if l.probe {
 		l.dest.pool.probing--
 		l.dest.pool.signal()

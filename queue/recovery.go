@@ -60,7 +60,7 @@ func (q *Queue) recovered(ctx context.Context, key string, ids []EnvelopeID) {
 	for part := range slices.Chunk(names, maxSteer) {
 		_, err := q.Steer(ctx, Steer{
 			Op: OpRetry, Filter: Filter{IDs: part, States: []State{StateDeferred}}, Limit: maxSteer,
-			Reason: "destination " + key + " answers again",
+			Reason: "destination " + key + " answers again", unurged: true,
 		})
 		if err != nil {
 			q.log.Warn("queue: mail for a destination that answers again waits for its time", "destination", key, "error", err)

@@ -37,6 +37,8 @@ type Steer struct {
 	Own    string // OpRelease: only what was held with this reason
 	Keep   bool   // OpRelease: to be tried when it was to be, not now
 	Idle   bool   // OpRemove: not what is being delivered
+
+	unurged bool // OpRetry: by the queue itself, whose destinations answer
 }
 
 // Steered is what was done.
@@ -144,6 +146,7 @@ type page struct {
 	was     map[EnvelopeID]schedule
 	will    map[EnvelopeID]schedule // of those that are changed, and are there afterwards
 	fresh   map[string]*redirection
+	urge    map[string]struct{} // destinations of what is made due by hand
 }
 
 // schedule is when an envelope is due, unless it is held.
@@ -177,6 +180,7 @@ func (q *Queue) seize(rows []Stored, s *Steer) *page {
 		busy: make(map[EnvelopeID]string), due: make(map[EnvelopeID]bool),
 		pinned: make(map[EnvelopeID]Lane), change: &Change{}, fresh: make(map[string]*redirection),
 		changed: make(map[EnvelopeID]bool), was: make(map[EnvelopeID]schedule), will: make(map[EnvelopeID]schedule),
+		urge: make(map[string]struct{}),
 	}
 	a := q.active
 	a.mu.Lock()
@@ -322,6 +326,9 @@ func (q *Queue) planOne(ctx context.Context, s *Steer, p *page, r *Stored) (why 
 
 func (p *page) makeDue(r *Stored) {
 	p.change.Due = append(p.change.Due, r.ID)
+	if r.Relay {
+		p.urge[r.Destination] = struct{}{}
+	}
 	p.will[r.ID] = schedule{next: p.change.DueAt}
 	r.Next = p.change.DueAt
 }
@@ -398,6 +405,11 @@ func (q *Queue) carryOut(ctx context.Context, s *Steer, p *page) error {
 				q.keepHold(h)
 			}
 		}()
+	}
+	if !s.unurged {
+		q.active.mu.Lock()
+		q.active.urge(p.urge) // before it may be taken
+		q.active.mu.Unlock()
 	}
 	if err := q.commits.do(ctx, p.change); err != nil {
 		return err

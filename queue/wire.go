@@ -143,6 +143,7 @@ type wireJob struct {
 	Envelopes []wireEnvelope
 	Domain    string
 	Delivery  *lookup.Delivery
+	Urged     bool
 }
 
 func toWireJobs(jobs []Job) []wireJob {
@@ -150,7 +151,7 @@ func toWireJobs(jobs []Job) []wireJob {
 	for i, j := range jobs {
 		wire[i] = wireJob{
 			Message: toWireMessage(&j.Message), Body: j.Body, Inline: j.Body != nil,
-			Envelopes: toWireEnvelopes(j.Envelopes), Domain: j.Domain, Delivery: j.Delivery,
+			Envelopes: toWireEnvelopes(j.Envelopes), Domain: j.Domain, Delivery: j.Delivery, Urged: j.Urged,
 		}
 	}
 	return wire
@@ -161,7 +162,7 @@ func fromWireJobs(wire []wireJob, paused []Hold) []Job {
 	for i, w := range wire {
 		jobs[i] = Job{
 			Message: w.Message.message(), Body: w.Body,
-			Envelopes: fromWireEnvelopes(w.Envelopes), Domain: w.Domain, Delivery: w.Delivery, Paused: paused,
+			Envelopes: fromWireEnvelopes(w.Envelopes), Domain: w.Domain, Delivery: w.Delivery, Paused: paused, Urged: w.Urged,
 		}
 		switch {
 		case !w.Inline:

@@ -189,6 +189,7 @@ func (w *poolWorker) jobs(batches [][]*item) []Job {
 		a.mu.Lock()
 		job.Body = batch[0].msg.body
 		job.Delivery = batch[0].delivery
+		job.Urged = batch[0].job != nil && batch[0].job.urged
 		for i, it := range batch {
 			job.Envelopes[i] = it.env
 			a.handed(it.msg)
