@@ -55,9 +55,11 @@ const lateTold = 1 << 16
 
 // warnings is how many delay warnings an envelope has had when one is sent now.
 func (q *Queue) warnings(it *item, now time.Time) int {
-	n, at := 0, q.rules.Load().WarnIntervals
-	for n < len(at) && now.Sub(it.env.Created) >= at[n] {
-		n++
+	n := 0
+	for _, at := range q.rules.Load().WarnIntervals { // in whatever order
+		if now.Sub(it.env.Created) >= at {
+			n++
+		}
 	}
 	if by := &it.msg.DeliverBy; by.Notify && by.missed(now) {
 		n |= lateTold
