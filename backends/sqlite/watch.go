@@ -3,15 +3,11 @@ package sqlite
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"tabard/table"
 )
@@ -19,12 +15,16 @@ import (
 // How a watch looks for commits. Whoever commits writes to the database or its
 // log, which is an event, and only after that, when the disk has it, the commit
 // can be seen: so it is looked for again for a while after each event. The slow
-// poll finds what events do not tell, on network file systems for instance.
+// poll finds what events do not tell: a commit that takes long, or, on network file
+// systems, that of another machine. On others there is next to nothing to find when no
+// event came for long.
 const (
 	lookFirst  = 250 * time.Microsecond // then twice as long each time, up to lookMost
 	lookMost   = 8 * time.Millisecond
 	lookTotal  = time.Second // a busy disk may take that long
 	slowPoll   = time.Second
+	calmPoll   = time.Minute
+	calmAfter  = time.Minute
 	blindPoll  = 20 * time.Millisecond // where there are no events at all
 	versionSQL = "PRAGMA data_version"
 )
@@ -32,9 +32,9 @@ const (
 // Watch implements table.Watcher. Which rows a commit changed is not known, so
 // every change is one of the whole table.
 func (t *Table) Watch(ctx context.Context, changed func(table.Change)) error {
-	w := watch{t: t, events: new(fsnotify.Watcher), poll: blindPoll}
-	if events, err := fsnotify.NewWatcher(); err == nil {
-		w.events, w.poll = events, slowPoll
+	w := watch{t: t, events: new(notifier), poll: blindPoll, calm: blindPoll}
+	if events, err := newNotifier(); err == nil {
+		w.events = events
 		defer events.Close()
 	}
 	defer w.letGo()
@@ -63,10 +63,9 @@ func (t *Table) Watch(ctx context.Context, changed func(table.Change)) error {
 // watch is the state of Watch.
 type watch struct {
 	t      *Table
-	events *fsnotify.Watcher // nil channels when there are no events
-	dirs   []string
-	files  []string // names of the database; its log's begins with them
-	poll   time.Duration
+	events *notifier
+	poll   time.Duration // between looks without an event
+	calm   time.Duration // the same, when the last event is long ago
 	looks
 
 	h       *handle
@@ -92,40 +91,28 @@ func (l *looks) looked(now time.Time) {
 // wait returns when it is time to look.
 func (w *watch) wait(ctx context.Context) error {
 	pause := w.poll
-	if w.again > 0 {
+	switch {
+	case w.again > 0:
 		pause = w.again
+	case time.Since(w.until) > calmAfter:
+		pause = w.calm
 	}
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
-	for {
-		select {
-		case ev := <-w.events.Events:
-			if !w.ours(ev) {
-				continue
-			}
-			w.event(time.Now())
-		case <-w.events.Errors: // lost events: the same as one
-			w.event(time.Now())
-		case <-timer.C:
-			w.looked(time.Now())
-		case <-w.t.pool.done:
-			return os.ErrClosed
-		case <-ctx.Done():
-			return ctx.Err()
+	select {
+	case <-w.events.events:
+		w.event(time.Now())
+		if w.events.renamed() {
+			w.watchDirs()
 		}
-		return nil
+	case <-timer.C:
+		w.looked(time.Now())
+	case <-w.t.pool.done:
+		return os.ErrClosed
+	case <-ctx.Done():
+		return ctx.Err()
 	}
-}
-
-// ours reports whether an event may come from a commit or a replacement. What is
-// written to other files of the directory does not: a queue beside the tables is
-// written to all the time. What appears or goes may be a link on the way to ours.
-func (w *watch) ours(ev fsnotify.Event) bool {
-	if ev.Op&^(fsnotify.Write|fsnotify.Chmod) != 0 {
-		return true
-	}
-	name := filepath.Base(ev.Name)
-	return slices.ContainsFunc(w.files, func(file string) bool { return strings.HasPrefix(name, file) })
+	return nil
 }
 
 // look reports whether somebody committed, or put another file in place, since
@@ -186,29 +173,25 @@ func (w *watch) letGo() {
 	}
 }
 
-// watchDirs watches the directories in which the database, or a link to it, could
-// be replaced, and its log is written.
+// watchDirs watches the database and its log, and the directories in which either, or
+// a link on the way, could be replaced.
 func (w *watch) watchDirs() {
-	if w.events.Events == nil {
+	if w.events.events == nil {
 		return
 	}
-	dirs := []string{filepath.Dir(w.t.pool.path)}
-	w.files = []string{filepath.Base(w.t.pool.path)}
-	if real, err := filepath.EvalSymlinks(w.t.pool.path); err == nil {
-		w.files = append(w.files, filepath.Base(real))
+	path := w.t.pool.path
+	dirs, files := []string{filepath.Dir(path)}, []string{path, path + "-wal"}
+	if real, err := filepath.EvalSymlinks(path); err == nil && real != path {
+		files = append(files, real, real+"-wal")
 		if filepath.Dir(real) != dirs[0] {
 			dirs = append(dirs, filepath.Dir(real))
 		}
 	}
-	for _, d := range w.dirs {
-		if !slices.Contains(dirs, d) {
-			_ = w.events.Remove(d) // already gone is as good
-		}
+	if !w.events.watch(dirs, files) {
+		w.poll, w.calm = blindPoll, blindPoll
+		return
 	}
-	w.dirs = dirs
-	for _, d := range dirs {
-		if err := w.events.Add(d); err != nil && !errors.Is(err, os.ErrNotExist) {
-			w.poll = blindPoll
-		}
+	if w.poll, w.calm = slowPoll, slowPoll; !slices.ContainsFunc(dirs, func(dir string) bool { return !local(dir) }) {
+		w.calm = calmPoll
 	}
 }

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,8 +10,6 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 
 	"tabard/internal/config"
 	"tabard/table"
@@ -117,29 +116,73 @@ func TestWatchTellsAnotherFile(t *testing.T) {
 	await(t, "renamed over", changes, ended)
 }
 
-// A queue beside the tables is written to all the time; that is no reason to look.
-func TestWatchIgnoresOtherFiles(t *testing.T) {
-	w := watch{files: []string{"mail.db", "real.db"}}
-	for _, c := range []struct {
-		name string
-		op   fsnotify.Op
-		want bool
-	}{
-		{"/d/mail.db", fsnotify.Write, true},
-		{"/d/mail.db-wal", fsnotify.Write, true},
-		{"/d/mail.db-journal", fsnotify.Create | fsnotify.Write, true},
-		{"/e/real.db-wal", fsnotify.Write, true},
-		{"/e/real.db", fsnotify.Chmod, true},
-		{"/d/queue.db-wal", fsnotify.Write, false},
-		{"/d/queue.db", fsnotify.Chmod, false},
-		{"/d/..data", fsnotify.Rename, true},
-		{"/d/..data", fsnotify.Create, true},
-		{"/d/queue.db", fsnotify.Remove, true},
-	} {
-		if got := w.ours(fsnotify.Event{Name: c.name, Op: c.op}); got != c.want {
-			t.Errorf("%v %s: %t, want %t", c.op, c.name, got, c.want)
+// A queue beside the tables is written to all the time; that wakes nobody. What is
+// written to the database or its log does, also when these came later.
+func TestNotifierKnowsItsFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := func(name string) string { return filepath.Join(dir, name) }
+	write := func(name string) {
+		t.Helper()
+		f, err := os.OpenFile(path(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+		if err == nil {
+			_, err = f.WriteString("x")
+		}
+		if err = errors.Join(err, f.Close()); err != nil {
+			t.Fatal(err)
 		}
 	}
+	write("mail.db")
+	write("queue.db-wal")
+	n, err := newNotifier()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	watch := func() {
+		t.Helper()
+		if !n.watch([]string{dir}, []string{path("mail.db"), path("mail.db-wal")}) {
+			t.Error("not all is watched")
+		}
+	}
+	told := func(what string) (renamed bool) {
+		t.Helper()
+		select {
+		case <-n.events:
+		case <-time.After(30 * time.Second):
+			t.Fatal("not told: " + what)
+		}
+		return n.renamed()
+	}
+	watch()
+	for range 20 {
+		write("queue.db-wal")
+	}
+	select {
+	case <-n.events:
+		t.Error("told of a write to another file")
+	case <-time.After(20 * time.Millisecond):
+	}
+	write("mail.db")
+	if told("a write to the database") {
+		t.Error("a write is told as a name that came or went")
+	}
+	write("mail.db-wal")
+	if !told("a new log") {
+		t.Error("a new name is told as a write")
+	}
+	watch()
+	for len(n.events) > 0 {
+		<-n.events
+	}
+	write("mail.db-wal")
+	told("a write to the new log")
+	if err := os.Rename(path("queue.db-wal"), path("mail.db")); err != nil {
+		t.Fatal(err)
+	}
+	for !told("another database") { // after what was written to the log
+	}
+	watch()
 }
 
 // A watch that cannot see the database ends with an error, and can begin again.
