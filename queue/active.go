@@ -86,8 +86,8 @@ type destination struct {
 	shares [lanes]share
 	leased int // jobs that workers have
 	pace
-	urging bool  // one of the jobs is urged: it goes alone
-	turn   turns // which lane is next
+	urging *lease // the job that is urged, and goes alone; nil: none
+	turn   turns  // which lane is next
 	pool   *pool
 	ringed bool // waits for its turn in the pool, in the ring of lane
 	lane   Lane

@@ -91,7 +91,7 @@ func (a *active) limit(d *destination) int {
 	switch {
 	case !d.pool.key.relay:
 		return min(mailboxJobs, a.concurrency)
-	case d.urging:
+	case d.urging != nil:
 		return 1
 	case d.window == 0:
 		return min(a.first, a.concurrency)
@@ -216,6 +216,24 @@ type lease struct {
 	urged bool // see Job.Urged
 }
 
+// urgedAlone is how long no other job of a destination goes beside one that is urged:
+// until it is known whether a server answers, and not for all of a long transfer.
+const urgedAlone = 10 * time.Second
+
+// goAlone keeps other jobs of its destination back while an urged one finds out how
+// that is.
+func (a *active) goAlone(l *lease) {
+	l.dest.urging = l
+	time.AfterFunc(urgedAlone, func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		if l.dest.urging == l {
+			l.dest.urging = nil
+			a.offer(l.dest)
+		}
+	})
+}
+
 // urge makes the next job of each destination one that is tried in spite of what
 // failed before.
 func (a *active) urge(destinations map[string]struct{}) {
@@ -286,7 +304,7 @@ func (a *active) job(d *destination, now time.Time) (job, over []*item) {
 	}
 	if _, l.urged = a.urged[d.key]; l.urged {
 		delete(a.urged, d.key)
-		d.urging = true
+		a.goAlone(l)
 	}
 	for _, it := range job {
 		it.job = l
@@ -334,7 +352,9 @@ func (a *active) unlease(it *item) {
 		return
 	}
 	l.dest.leased--
-	l.dest.urging = l.dest.urging && !l.urged
+	if l.dest.urging == l {
+		l.dest.urging = nil
+	}
 	if l.probe {
 		l.dest.pool.probing--
 		l.dest.pool.signal()

@@ -172,10 +172,13 @@ func TestHoldByHand(t *testing.T) {
 		t.Errorf("retry: %d, %v", n, refused)
 	}
 	w = r.relayer()
-	got := addresses(takeOne(t, w)) + " " + addresses(takeOne(t, w))
+	one, two := takeOne(t, w), takeOne(t, w)
+	got := addresses(one) + " " + addresses(two)
 	if got != "3@z.example 4@y.example" && got != "4@y.example 3@z.example" {
 		t.Errorf("took %s", got)
 	}
+	done(t, w, one, queue.Result{Outcome: queue.Deferred})
+	done(t, w, two, queue.Result{Outcome: queue.Deferred})
 	if n, refused := r.steer(queue.Steer{Op: queue.OpRelease}); n != 2 || len(refused) != 2 {
 		t.Errorf("release: %d, %v", n, refused)
 	}

@@ -37,11 +37,14 @@ func TestRetryByHandIsUrged(t *testing.T) {
 			t.Error("not urged")
 		}
 		idle(t, w)
-		done(t, w, first, unreached)
-		for range 2 {
-			j := takeIn(t, w)
-			done(t, w, j, unreached)
+		begin := time.Now()
+		second := takeIn(t, w)
+		if alone := time.Since(begin); alone < 5*time.Second || alone > 10*time.Second {
+			t.Errorf("alone for %v", alone)
 		}
+		done(t, w, first, unreached)
+		done(t, w, second, unreached)
+		done(t, w, takeIn(t, w), unreached)
 		for range 3 {
 			j := takeIn(t, w)
 			if j.Urged {
