@@ -306,8 +306,10 @@ func TestUnroutableSender(t *testing.T) {
 	r.enqueue(message("gone@x.example", "b@y.example"), text)
 	w := r.relayer()
 	done(t, w, takeOne(t, w), failed)
-	eventually(t, "removal", func() bool { return r.stats().Messages == 0 })
-	if !strings.Contains(r.log.String(), `msg="queue drop"`) || !strings.Contains(r.log.String(), "550 5.1.1 unknown") {
+	eventually(t, "removal, and its line", func() bool {
+		return r.stats().Messages == 0 && strings.Contains(r.log.String(), `msg="queue drop"`)
+	})
+	if !strings.Contains(r.log.String(), "550 5.1.1 unknown") {
 		t.Errorf("log: %s", r.log)
 	}
 }
