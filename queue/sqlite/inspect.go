@@ -60,7 +60,7 @@ func readOnly(path string) (*sql.DB, error) {
 	if _, err := os.Stat(abs); err != nil {
 		return nil, err
 	}
-	q := url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(10000)", "query_only(1)", "wal_autocheckpoint(0)"}}
+	q := url.Values{"mode": {"ro"}, "_pragma": {"writable_schema(1)", "busy_timeout(10000)", "query_only(1)", "wal_autocheckpoint(0)"}}
 	return sql.Open("sqlite", "file:"+(&url.URL{Path: abs}).EscapedPath()+"?"+q.Encode())
 }
 

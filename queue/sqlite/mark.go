@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 // The lock file says how the last process that had the store left it.
 const (
+	markNew     = "new"     // the database is being made
 	markClean   = "clean"   // closed
 	markInUse   = "in use"  // not closed: it ended with the process, or the power
 	markDamaged = "damaged" // and, on the next lines, why: to be checked whole
@@ -21,15 +23,30 @@ const (
 	maxMark = 4096 // bytes
 )
 
-// begin notes that the store is in use, durably, and returns what the mark was.
-func (b *bodyFiles) begin() (before string, err error) {
-	text, err := io.ReadAll(io.LimitReader(b.lock, maxMark))
+// marked returns what the mark is; empty: there was no store.
+func (b *bodyFiles) marked() (string, error) {
+	f, err := os.Open(b.path(lockName)) // the lock itself may be held by another
+	if errors.Is(err, os.ErrNotExist) {
+		return "", nil
+	}
 	if err != nil {
 		return "", err
 	}
-	before = strings.TrimSuffix(string(text), "\n")
-	if strings.HasPrefix(before, markDamaged) {
+	defer f.Close()
+	text, err := io.ReadAll(io.LimitReader(f, maxMark))
+	return strings.TrimSuffix(string(text), "\n"), err
+}
+
+// begin notes that the store is in use, durably, and returns what the mark was.
+func (b *bodyFiles) begin() (before string, err error) {
+	before, err = b.marked()
+	switch {
+	case err != nil:
+		return "", err
+	case strings.HasPrefix(before, markDamaged):
 		return before, nil // until a check finds that it is not
+	case before == "" || before == markNew:
+		return before, b.mark(markNew)
 	}
 	return before, b.mark(markInUse)
 }

@@ -73,11 +73,50 @@ func markOf(t testing.TB, path string) string {
 	return word
 }
 
+// dropBodies leaves a queue all of whose messages are small.
+func dropBodies(path string) error {
+	bodies, err := filepath.Glob(filepath.Join(filepath.Dir(path), "messages", "[0-9a-f]*"))
+	for _, name := range bodies {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
+}
+
+// One that ended before its database was made is no reason to refuse the next start.
+func TestFirstStartIsCutOff(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int64{-1, 0} {
+		path := filepath.Join(t.TempDir(), "queue.db")
+		files, err := openBodyFiles(filepath.Join(filepath.Dir(path), "messages"), system{}, newHealth())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := files.begin(); err != nil {
+			t.Fatal(err)
+		}
+		if err := files.lock.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if size == 0 {
+			if err := private(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s := open(t, path)
+		if got := markOf(t, path); got != markInUse {
+			t.Errorf("marked %q", got)
+		}
+		apply(t, s, put(1, "a"))
+	}
+}
+
 // A queue is never begun anew where there was one.
 func TestMissingDatabaseIsRefused(t *testing.T) {
 	for name, lose := range map[string]func(path string) error{
-		"missing": os.Remove,
-		"empty":   func(path string) error { return os.Truncate(path, 0) },
+		"missing":                 os.Remove,
+		"empty":                   func(path string) error { return os.Truncate(path, 0) },
+		"missing, without bodies": func(path string) error { return errors.Join(os.Remove(path), dropBodies(path)) },
+		"empty, without bodies":   func(path string) error { return errors.Join(os.Truncate(path, 0), dropBodies(path)) },
 		"its log is left": func(path string) error {
 			return errors.Join(os.Remove(path), os.RemoveAll(filepath.Join(filepath.Dir(path), "messages")), os.WriteFile(path+"-wal", []byte("x"), 0o600))
 		},
@@ -85,6 +124,9 @@ func TestMissingDatabaseIsRefused(t *testing.T) {
 		path := stocked(t)
 		if err := lose(path); err != nil {
 			t.Fatal(err)
+		}
+		if err := Condition(path); name != "its log is left" && !errors.Is(err, queue.ErrCorrupt) {
+			t.Errorf("%s: Condition: %v", name, err)
 		}
 		s, err := Open(t.Context(), path)
 		if err == nil {

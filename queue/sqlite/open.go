@@ -65,9 +65,9 @@ type under struct {
 // Open opens the queue database at path, and creates it when there is no file.
 // After anything but a clean end it is checked. A damaged database is an error
 // that wraps queue.ErrCorrupt and names the file, and so is none, or an empty
-// one, where there are bodies of messages; all is left as it is. Bodies are kept
-// in the directory messages beside it, which also bears the lock that keeps a
-// second process out.
+// one, where there was one or there are bodies of messages; all is left as it is.
+// Bodies are kept in the directory messages beside it, which also bears the lock that
+// keeps a second process out.
 func Open(ctx context.Context, path string) (*Store, error) {
 	return openOn(ctx, path, under{disk: system{}})
 }
@@ -106,6 +106,11 @@ func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if before != markClean {
+		if err = checkLog(path + "-wal"); err != nil {
+			return nil, err
+		}
+	}
 	if err = private(path); err != nil {
 		return nil, err
 	}
@@ -120,6 +125,11 @@ func openOn(ctx context.Context, path string, u under) (_ *Store, err error) {
 	}
 	if _, _, err = migrations.Up(ctx, s.write, migrations.SQLite, migrations.Queue); err != nil {
 		return nil, wrap(err)
+	}
+	if before == "" || before == markNew {
+		if err = s.files.mark(markInUse); err != nil {
+			return nil, err
+		}
 	}
 	if s.read, err = s.connect(readers); err != nil {
 		return nil, err
@@ -238,8 +248,15 @@ func (s *Store) present() error {
 		return fmt.Errorf("%w: it is %s, though there is its log %s-wal", queue.ErrCorrupt, what, s.path)
 	}
 	n, err := s.files.count()
-	if err != nil || n == 0 {
+	if err != nil {
 		return err
+	}
+	if n == 0 {
+		mark, err := s.files.marked()
+		if err != nil || mark == "" || mark == markNew {
+			return err
+		}
+		return fmt.Errorf("%w: it is %s, though %s says that there was one", queue.ErrCorrupt, what, s.files.path(lockName))
 	}
 	return fmt.Errorf("%w: it is %s, though there are %d bodies of messages in %s: a new one would lose them", queue.ErrCorrupt, what, n, s.files.dir)
 }

@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -104,6 +103,9 @@ func (r *repair) begin(ctx context.Context) error {
 	}
 	if _, _, err = migrations.Up(ctx, r.new, migrations.SQLite, migrations.Queue); err != nil {
 		return err
+	}
+	if err := checkLog(r.path + "-wal"); errors.Is(err, queue.ErrCorrupt) {
+		r.Unread = append(r.Unread, fmt.Sprintf("what was stored last: %v", err))
 	}
 	r.old, err = readOnly(r.path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -279,8 +281,8 @@ func (b *bodyFiles) finishSwap(path string) error {
 
 // swapping finishes a swap that did not come to its end.
 func (b *bodyFiles) swapping(path string) error {
-	text, err := io.ReadAll(io.NewSectionReader(b.lock, 0, maxMark))
-	if err != nil || strings.TrimSuffix(string(text), "\n") != markSwap {
+	mark, err := b.marked()
+	if err != nil || mark != markSwap {
 		return err
 	}
 	return b.finishSwap(path)

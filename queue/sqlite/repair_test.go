@@ -21,11 +21,16 @@ func TestInspectAndRepair(t *testing.T) {
 		"messages":   {60 * 4096, 30 * 4096, 150},
 		"one page":   {100 * 4096, 4096, 150},
 		"the schema": {0, 4096, 0},
+		"cut":        {100 * 4096, 0, 50},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			path := stocked(t)
-			spoil(t, path, tt.off, tt.n)
+			if tt.n > 0 {
+				spoil(t, path, tt.off, tt.n)
+			} else if err := os.Truncate(path, tt.off); err != nil {
+				t.Fatal(err)
+			}
 			if err := os.Remove(filepath.Join(filepath.Dir(path), "messages", lockName)); err != nil {
 				t.Fatal(err)
 			}
