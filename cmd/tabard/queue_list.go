@@ -159,7 +159,7 @@ func (g *globals) printPages(w io.Writer, each func(func([]queue.Listed) error) 
 			}
 			columns.print(rows)
 			rows = rows[:0]
-			return out.Flush()
+			return withCode(exIOErr, out.Flush())
 		})
 		columns.print(rows) // the head, if nothing came below it
 	}
@@ -176,7 +176,7 @@ func printMailq(ctx context.Context, w io.Writer, q queue.Admin, f queue.Filter,
 		for i := range page {
 			_, _ = fmt.Fprintln(out, mailqLine(&page[i], time.Now()))
 		}
-		return out.Flush()
+		return withCode(exIOErr, out.Flush())
 	})
 	return err
 }

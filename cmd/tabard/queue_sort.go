@@ -11,8 +11,10 @@ import (
 	"tabard/queue"
 )
 
-// sortedLines is how many lines a sorted listing has.
-const sortedLines = 1000
+const (
+	sortedLines = 1000 // a sorted listing has, unless more are asked for
+	sortedPage  = 1000 // envelopes asked for at a time: the whole queue is sorted for each page
+)
 
 func sortNames() string {
 	var names []string
@@ -41,7 +43,7 @@ func (g *globals) printSorted(ctx context.Context, cmd *cobra.Command, q queue.A
 	more := false
 	err := g.printPages(cmd.OutOrStdout(), func(do func([]queue.Listed) error) error {
 		for after := (*queue.Place)(nil); ; {
-			page, err := q.Sorted(ctx, f, o, after, min(left+1, queuePage)) // one more, to know of it
+			page, err := q.Sorted(ctx, f, o, after, min(left+1, sortedPage)) // one more, to know of it
 			if err != nil {
 				return filterError(err)
 			}

@@ -216,7 +216,7 @@ func eachSteered(ctx context.Context, q queue.Admin, s queue.Steer, done func(qu
 func (g *globals) printSteered(cmd *cobra.Command, st *steering) error {
 	t := &st.totals
 	if g.json {
-		return printJSON(cmd.OutOrStdout(), t)
+		return withCode(exIOErr, printJSON(cmd.OutOrStdout(), t))
 	}
 	printRefused(cmd.ErrOrStderr(), t.Refused)
 	for _, id := range t.Missing {
@@ -227,7 +227,7 @@ func (g *globals) printSteered(cmd *cobra.Command, st *steering) error {
 		would = "would be "
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%d envelopes %s%s\n", t.Changed, would, st.done)
-	return err
+	return withCode(exIOErr, err)
 }
 
 // printRefused says for each reason how many it is about, and names some.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 	"strings"
@@ -104,6 +105,32 @@ func TestShownText(t *testing.T) {
 	for _, want := range []string{"[not all envelopes and attempts are shown: ", "\n[its text is not shown: it is damaged]\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%s\nlacks %s", out.String(), want)
+		}
+	}
+}
+
+// fullDisk takes nothing.
+type fullDisk struct{}
+
+func (fullDisk) Write([]byte) (int, error) { return 0, errors.New("no space left on device") }
+
+// Output that cannot be written is not taken for a server that is away.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	t.Parallel()
+	q := waiting(t, "1@y.example")
+	cmd, _ := printing()
+	cmd.SetOut(fullDisk{})
+	st := func() *steering { return &steering{s: queue.Steer{Op: queue.OpRetry}, done: "made due"} }
+	for name, err := range map[string]error{
+		"ls":           (&globals{}).printListing(t.Context(), fullDisk{}, q, queue.Filter{}, 0),
+		"ls --json":    (&globals{json: true}).printListing(t.Context(), fullDisk{}, q, queue.Filter{}, 0),
+		"mailq":        printMailq(t.Context(), fullDisk{}, q, queue.Filter{}, 0),
+		"ls --by":      (&globals{}).printTally(t.Context(), cmd, q, queue.Filter{}, []string{"state"}, 0),
+		"retry":        (&globals{}).steer(t.Context(), cmd, q, st(), queue.Filter{}, nil),
+		"retry --json": (&globals{json: true}).steer(t.Context(), cmd, q, st(), queue.Filter{}, nil),
+	} {
+		if exitCode(err) != exIOErr {
+			t.Errorf("%s: %v has the code %d", name, err, exitCode(err))
 		}
 	}
 }

@@ -163,7 +163,7 @@ func printJSON(w io.Writer, v any) error {
 // printList writes rows for people, in columns under a heading, or v as JSON.
 func (g *globals) printList(cmd *cobra.Command, v any, head []string, rows [][]string) error {
 	if g.json {
-		return printJSON(cmd.OutOrStdout(), v)
+		return withCode(exIOErr, printJSON(cmd.OutOrStdout(), v))
 	}
-	return printColumns(cmd.OutOrStdout(), head, rows)
+	return withCode(exIOErr, printColumns(cmd.OutOrStdout(), head, rows))
 }
