@@ -52,7 +52,11 @@ type Range struct{ Min, Max int }
 // Filter chooses envelopes. Each field that is set must match; of several values
 // in one field, one. The zero Filter chooses all. In texts '*' stands for any
 // characters, and case does not matter.
+//
+// A process of another version, which knows fewer fields or more, does not decode it: one
+// that is passed over would choose more mail than was meant.
 type Filter struct {
+	_           struct{} `cbor:",toarray"`
 	IDs         []string // messages, "MESSAGE", or envelopes, "MESSAGE.N"
 	Sender      []string // an address, a domain, or "<>"
 	Recipient   []string // an address or a domain: after expansion, or as given in RCPT

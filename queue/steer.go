@@ -24,8 +24,10 @@ const (
 	OpBounce   Op = "bounce"   // failed now: the sender is told
 )
 
-// Steer is one thing to do to a page of the envelopes that a filter chooses.
+// Steer is one thing to do to a page of the envelopes that a filter chooses. As with a
+// Filter, another version does not decode it.
 type Steer struct {
+	_      struct{} `cbor:",toarray"`
 	Op     Op
 	Filter Filter
 	After  EnvelopeID // where the last page ended
