@@ -101,6 +101,8 @@ func TestParametersRefused(t *testing.T) {
 		{postgres(), "SELECT {}", false, "unknown placeholder {}"},
 		{postgres(), "SELECT{key}", false, "placeholder {key}: a blank is missing"},
 		{sqlite(), "SELECT {key}2", false, "placeholder {key}: a blank is missing"},
+		{sqlite(), "SELECT ?{user}", false, "parameter {user}: a blank is missing between"},
+		{postgres(), "SELECT {key}{user}", false, "parameter {user}: a blank is missing between"},
 		{sqlite(), "SELECT {1}", false, "unknown placeholder {1}"},
 		{sqlite(), "SELECT ?, ?, ?", true, "parameter ?: only ?1"},
 		{sqlite(), "SELECT ?1, ?3", true, "parameter ?3"},

@@ -52,6 +52,8 @@ func (d Dialect) parse(sql string, auth bool) (statement, error) {
 		var p Part
 		var err error
 		switch {
+		case len(st.texts) > 0 && m.begin == begin:
+			err = fmt.Errorf("parameter %s: a blank is missing between it and the one before", sql[m.begin:m.end])
 		case m.brace && m.joined(sql):
 			err = fmt.Errorf("placeholder {%s}: a blank is missing beside it", m.name)
 		case m.brace:
