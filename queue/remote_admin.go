@@ -13,7 +13,7 @@ func RegisterAdmin(srv *rpc.Server, a Admin) (release func(), err error) {
 	s := &adminService{
 		admin:   a,
 		bodies:  handles[Body]{what: "body that is open", most: maxShownBodies, idle: maxIdle, end: func(b Body) { _ = b.Close() }},
-		imports: handles[*servedImport]{what: "message that is being imported", most: maxImports, idle: maxIdle, end: (*servedImport).abort},
+		imports: handles[*servedImport]{what: "message that is being imported", most: MaxImports, idle: maxIdle, end: (*servedImport).abort},
 	}
 	release = func() {
 		s.bodies.close()

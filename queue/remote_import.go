@@ -7,8 +7,8 @@ import (
 	"tabard/internal/rpc"
 )
 
-// maxImports bounds what one connection of a tool imports at the same time.
-const maxImports = 4
+// MaxImports bounds the messages that one connection of a tool imports at the same time.
+const MaxImports = 16
 
 // Export serves Admin.Export.
 func (s *adminService) Export(c *rpc.Call[Export], r *rpc.Reply[ExportPage]) error {

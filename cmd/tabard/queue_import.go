@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 
@@ -69,68 +72,128 @@ func (g *globals) importFile(ctx context.Context, cmd *cobra.Command, q queue.Ad
 	if err != nil {
 		return withCode(exDataErr, err)
 	}
-	out := &importTotals{Export: a.head.Export, Refused: []importRefusal{}}
+	i := &importing{q: q, a: a, out: importTotals{Export: a.head.Export, Refused: []importRefusal{}}, slots: make(chan struct{}, queue.MaxImports-1), stored: make(map[queue.MessageID]bool)}
 	bar := newProgressLine(cmd.ErrOrStderr())
-	refused := 0
-	for err == nil {
+	for err == nil && i.failure() == nil {
 		var m *archiveMessage
 		if m, err = a.message(); m == nil || err != nil {
 			break
 		}
-		var why error
-		if why, err = importMessage(ctx, q, a, m, out); why != nil {
-			if refused++; refused <= maxImportRefusals {
-				out.Refused = append(out.Refused, importRefusal{m.Message.ID, why.Error()})
-			}
-		}
+		err = i.message(ctx, m)
 		bar.show(fmt.Sprintf("%d messages", a.whole))
 	}
+	i.all.Wait()
 	bar.clear()
-	return errors.Join(g.printImported(cmd, out), withCode(exDataErr, err), importFailure(refused))
+	slices.SortFunc(i.out.Refused, func(a, b importRefusal) int { return cmp.Compare(a.Message, b.Message) })
+	return errors.Join(g.printImported(cmd, &i.out), i.failed, withCode(exDataErr, err), importFailure(i.refused))
 }
 
-// importMessage imports one message. why is about this one, err about the file, or the
-// server.
-func importMessage(ctx context.Context, q queue.Admin, a *archiveReader, m *archiveMessage, out *importTotals) (why, err error) {
-	body, err := a.body(m)
+// importing reads messages of a file one after the other, while the server makes those
+// before durable: that takes as long for one as for many.
+type importing struct {
+	q     queue.Admin
+	a     *archiveReader
+	slots chan struct{}
+	all   sync.WaitGroup
+
+	mu      sync.Mutex // guards what follows
+	stored  map[queue.MessageID]bool
+	out     importTotals
+	refused int
+	failed  error // why the server takes no more
+}
+
+func (i *importing) failure() error {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.failed
+}
+
+// message imports one message. An error is about the file.
+func (i *importing) message(ctx context.Context, m *archiveMessage) error {
+	body, err := i.a.body(m)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if m.Export != a.head.Export {
-		a.whole++
-		return errors.New("it is of another export than the file"), nil
+	if m.Export != i.a.head.Export {
+		i.a.whole++
+		i.settle(m.Message.ID, 0, errOtherExport)
+		return nil
 	}
-	to, err := q.Import(ctx, queue.Import{
-		Export: m.Export, Exported: m.Exported, Moved: a.head.Moved, Message: m.Message, Envelopes: m.Envelopes,
+	if i.isStored(m.Message.ID) { // it is here twice
+		i.all.Wait()
+	}
+	to, err := i.q.Import(ctx, queue.Import{
+		Export: m.Export, Exported: m.Exported, Moved: i.a.head.Moved, Message: m.Message, Envelopes: m.Envelopes,
 	})
 	if err == nil && to.Known() != "" {
 		to.Abort()
-		a.whole++
-		out.Known++
-		return nil, nil
+		i.known()
+		i.a.whole++
+		return nil
 	}
-	n := 0
 	if err == nil {
 		if err = body.copyTo(to); err != nil {
 			to.Abort()
-		} else {
-			n, err = to.Commit(ctx)
 		}
 	}
 	switch {
-	case err == nil:
-		out.Messages++
-		out.Envelopes += n
-	case errors.Is(err, rpc.ErrInvalid), errors.Is(err, rpc.ErrTooLarge), errors.Is(err, rpc.ErrBusy), errors.Is(err, errChanged):
-		a.whole++
-		return err, nil
 	case isCut(err):
-		return nil, err
+		return err
+	case err != nil:
+		i.settle(m.Message.ID, 0, err)
 	default:
-		return nil, fmt.Errorf("message %s: %w", m.Message.ID, withCode(exUnavailable, err))
+		i.commit(ctx, m.Message.ID, to)
 	}
-	a.whole++
-	return nil, nil
+	i.a.whole++
+	return nil
+}
+
+func (i *importing) known() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.out.Known++
+}
+
+// isStored reports whether a message of that id is being made durable.
+func (i *importing) isStored(id queue.MessageID) bool {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.stored[id]
+}
+
+// commit has a message made durable.
+func (i *importing) commit(ctx context.Context, id queue.MessageID, to queue.Importer) {
+	i.slots <- struct{}{}
+	i.mu.Lock()
+	i.stored[id] = true
+	i.mu.Unlock()
+	i.all.Go(func() {
+		n, err := to.Commit(ctx)
+		i.settle(id, n, err)
+		<-i.slots
+	})
+}
+
+// errOtherExport is why a message is refused that somebody put into the file.
+var errOtherExport = errors.New("it is of another export than the file")
+
+// settle notes what became of a message.
+func (i *importing) settle(id queue.MessageID, envelopes int, err error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	delete(i.stored, id)
+	switch {
+	case err == nil:
+		i.out.Messages++
+		i.out.Envelopes += envelopes
+	case errors.Is(err, rpc.ErrInvalid), errors.Is(err, rpc.ErrTooLarge), errors.Is(err, rpc.ErrBusy), errors.Is(err, errChanged), errors.Is(err, errOtherExport):
+		if i.refused++; i.refused <= maxImportRefusals {
+			i.out.Refused = append(i.out.Refused, importRefusal{id, err.Error()})
+		}
+	case i.failed == nil:
+		i.failed = fmt.Errorf("message %s: %w", id, withCode(exUnavailable, err))
+	}
 }
 
 func isCut(err error) bool {
