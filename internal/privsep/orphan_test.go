@@ -102,7 +102,7 @@ func FuzzSupervisor(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	for _, m := range []up{{Kind: upReady}, {Kind: upFailed, Text: "a\nb\xff"}, {Kind: upRequest, ID: 1, Text: "x", Data: []byte{1}}, {Kind: upLayers, Layers: []Layer{{Name: "x"}}}, {Kind: 77}} {
+	for _, m := range []up{{Kind: upReady}, {Kind: upFailed, Text: "a\nb\xff"}, {Kind: upRequest, ID: 1, Text: "x", Data: []byte{1}}, {Kind: upLayers, Layers: []Layer{{Name: "x"}}}, {Kind: upRested}, {Kind: upUpdated, ID: 1}, {Kind: 77}} {
 		body, err := coding.Marshal(m)
 		if err != nil {
 			f.Fatal(err)
@@ -127,7 +127,7 @@ func FuzzSupervisor(f *testing.F) {
 		}
 		far.Close()
 		p := newProcess(Spec{Name: "x", OnRequest: func(context.Context, Request) (any, error) { return nil, nil }}, false)
-		inst := &instance{conn: conn, kill: func() {}}
+		inst := &instance{conn: conn, kill: func() {}, rested: newEvent(), updated: map[uint64]*event{1: newEvent()}}
 		s.listen(p, inst)
 		conn.Close()
 		if len(inst.words) > maxWords || strings.ContainsAny(inst.words, "\n\r\x00") || len(inst.layers) > maxLayers {
