@@ -9,7 +9,9 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 
 	"tabard/backends/sqltable"
 	"tabard/internal/config"
@@ -48,6 +50,9 @@ func Open(_ context.Context, c config.Table, o table.Options) (table.Backend, er
 // have the version that this program knows.
 func (t *Table) Ping(ctx context.Context) error {
 	h, err := t.pool.acquire()
+	if errors.Is(err, os.ErrNotExist) && t.Queries().Own {
+		return fmt.Errorf("%w: tabard migrate makes it", err)
+	}
 	if err != nil {
 		return err
 	}

@@ -304,7 +304,7 @@ func TestPing(t *testing.T) {
 	ctx := context.Background()
 	path := filepath.Join(t.TempDir(), "mail.db")
 	tab := openTable(t, path)
-	if err := tab.Ping(ctx); !errors.Is(err, os.ErrNotExist) {
+	if err := tab.Ping(ctx); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "tabard migrate") {
 		t.Errorf("Ping without a file: %v", err)
 	}
 	db := rawDB(t, path)
