@@ -125,6 +125,7 @@ func TestQueries(t *testing.T) {
 			{"newest", Query{Newest: 3}, []int{12, 13, 14}},
 			{"sender", Query{Address: "ann@a.EXAMPLE"}, []int{1, 2, 3, 4, 5, 6, 7, 8}},
 			{"recipient", Query{Address: "BOB@b.example"}, []int{1, 2, 5, 6}},
+			{"null sender", Query{Address: NullSender}, []int{9}},
 			{"before its alias", Query{Address: "info@B.example"}, []int{1, 3, 7, 8}},
 			{"refused", Query{Address: "nobody@b.example"}, []int{4}},
 			{"domain of senders", Query{Domain: "A.example"}, []int{1, 2, 3, 5, 6, 7, 8}},

@@ -19,7 +19,8 @@ import (
 type Query struct {
 	Kinds        []eventlog.Kind
 	Since, Until time.Time
-	// Address is of a sender, or of a recipient before or after aliases.
+	// Address is of a sender, or of a recipient before or after aliases; NullSender: of
+	// messages without a sender.
 	Address string
 	// Domain is of a sender's or a recipient's address.
 	Domain string
@@ -286,7 +287,28 @@ func cross(all, with []clause) []clause {
 	return joined
 }
 
+// NullSender as an Address is the reverse-path of reports.
+const NullSender = "<>"
+
+// byNullSender has no condition on what belongs to no message: there no sender may mean
+// that none was given.
+func byNullSender(k eventlog.Kind) []clause {
+	const reports = "domain = '' AND {sender} = ''"
+	switch k {
+	case eventlog.KindMessage:
+		return []clause{{reports, nil}}
+	case eventlog.KindEnvelope, eventlog.KindAttempt:
+		return []clause{{"message IN (SELECT id FROM log_messages WHERE " + reports + ")", nil}}
+	case eventlog.KindResult:
+		return []clause{{"message <> '' AND message IN (SELECT id FROM log_messages WHERE " + reports + ")", nil}}
+	}
+	return nil
+}
+
 func byAddress(k eventlog.Kind, addr string) []clause {
+	if addr == NullSender {
+		return byNullSender(k)
+	}
 	_, domain := address.Split(addr)
 	domain, addr = strings.ToLower(domain), strings.ToLower(addr)
 	const (

@@ -48,6 +48,8 @@ func wordOf(arg string) (word, string) {
 		return wordID, bare
 	case arg[0] == '@' && !strings.ContainsAny(arg, " \t"):
 		return wordDomain, arg[1:]
+	case arg == eventdb.NullSender:
+		return wordAddress, arg
 	case headerForm.MatchString(arg):
 		return perhapsHeader, strings.Trim(arg, "<>")
 	case strings.Contains(arg, "@") && !strings.ContainsAny(arg, " \t"):

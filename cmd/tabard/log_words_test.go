@@ -13,6 +13,7 @@ func TestWordOf(t *testing.T) {
 		bare string
 	}{
 		"user@example.org":     {wordAddress, "user@example.org"},
+		"<>":                   {wordAddress, "<>"},
 		"<user@example.org>":   {perhapsHeader, "user@example.org"},
 		"@example.org":         {wordDomain, "example.org"},
 		"example.org":          {perhapsDomain, "example.org"},
