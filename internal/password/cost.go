@@ -20,13 +20,30 @@ const (
 	maxScryptLog2 = 21
 )
 
-// checkCost refuses a crypt(3) string whose parameters are out of bounds, and
-// one whose scheme is not on the list.
-func checkCost(stored string) error {
+// minKey is the least that is stored of a key, in bytes: no tool writes less, but a
+// column that is too short cuts it, and what is left may open to many passwords.
+const (
+	minKey     = 16
+	minKeyText = 22 // the same in base64, without padding; MD5 crypt has just that
+)
+
+// checkCrypt refuses a crypt(3) string whose parameters are out of bounds, one whose
+// scheme is not on the list, and one whose hash is cut.
+func checkCrypt(stored string) error {
 	parts := strings.Split(stored, "$")
 	if len(parts) < 4 || parts[0] != "" {
 		return ErrScheme
 	}
+	if err := checkCost(parts); err != nil {
+		return err
+	}
+	if len(parts[len(parts)-1]) < minKeyText {
+		return fmt.Errorf("%w: the hash is cut", ErrFormat)
+	}
+	return nil
+}
+
+func checkCost(parts []string) error {
 	id, options, _ := strings.Cut(parts[1], ",")
 	switch id {
 	case "1":

@@ -69,7 +69,7 @@ func verifyPBKDF2(scheme, rest, password string) (bool, error) {
 	salt, err1 := decodeBase64(parts[1])
 	key, err2 := decodeBase64(parts[2])
 	rounds, err := parseRounds(parts[0])
-	if err1 != nil || err2 != nil || len(key) == 0 {
+	if err1 != nil || err2 != nil {
 		return false, fmt.Errorf("%w: {%s}", ErrFormat, scheme)
 	}
 	if err != nil {
@@ -90,7 +90,7 @@ func verifyDovecotPBKDF2(rest, password string) (bool, error) {
 		return false, err
 	}
 	key, err := hex.DecodeString(parts[4])
-	if err != nil || len(key) == 0 {
+	if err != nil {
 		return false, fmt.Errorf("%w: {PBKDF2}", ErrFormat)
 	}
 	return matchPBKDF2(sha1.New, password, []byte(parts[2]), key, rounds)
@@ -111,6 +111,9 @@ func verifyPackedPBKDF2(rest, password string) (bool, error) {
 }
 
 func matchPBKDF2(newHash func() hash.Hash, password string, salt, key []byte, rounds int) (bool, error) {
+	if len(key) < minKey {
+		return false, fmt.Errorf("%w: pbkdf2: the key is cut", ErrFormat)
+	}
 	got, err := pbkdf2.Key(newHash, password, salt, rounds, len(key))
 	if err != nil {
 		return false, fmt.Errorf("%w: pbkdf2", ErrFormat)

@@ -168,7 +168,7 @@ func usable(password string) bool {
 // verifyCrypt judges a crypt(3) string. The library's own errors are left out:
 // they quote the hash.
 func verifyCrypt(stored, password string) (ok bool, err error) {
-	if err := checkCost(stored); err != nil {
+	if err := checkCrypt(stored); err != nil {
 		return false, err
 	}
 	// The library parses text from a database; a slip there must cost this
