@@ -15,30 +15,13 @@ import (
 	"time"
 
 	"tabard/internal/config"
+	"tabard/internal/logging/logtest"
 	"tabard/table"
 	"tabard/table/tabletest"
 )
 
-// logged is a log that a test reads.
-type logged struct {
-	mu sync.Mutex
-	b  strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 // opened returns a table whose program is this test binary.
-func opened(t testing.TB, log *logged, args ...string) *table.Table {
+func opened(t testing.TB, log *logtest.Buffer, args ...string) *table.Table {
 	t.Helper()
 	source := fmt.Sprintf("'%s' %s", os.Args[0], strings.Join(append([]string{asProgram}, args...), " "))
 	o := table.Options{}
@@ -93,7 +76,7 @@ func eventually(t *testing.T, tab *table.Table, key, want string) {
 // Whatever a program does wrong is a temporary error of the question, and the
 // next run of it answers.
 func TestMisbehaviour(t *testing.T) {
-	var log logged
+	var log logtest.Buffer
 	tab := opened(t, &log, "plain")
 	for _, tt := range []struct{ key, want string }{
 		{"do-die", "the program ended"},
@@ -177,7 +160,7 @@ func TestHandshake(t *testing.T) {
 	for mode, want := range map[string]string{
 		"none": "registers no service", "chatter": "where it should register", "quitter": "the program ended",
 	} {
-		var log logged
+		var log logtest.Buffer
 		tab := opened(t, &log, mode)
 		if err := tab.Ping(t.Context()); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v; want %s", mode, err, want)

@@ -21,6 +21,7 @@ import (
 
 	"tabard/internal/config"
 	"tabard/internal/count"
+	"tabard/internal/logging/logtest"
 	"tabard/internal/privsep"
 	"tabard/internal/rpc"
 	"tabard/internal/sandbox"
@@ -93,7 +94,7 @@ type whole struct {
 	smtp   string // address
 	server *Server
 	addr   string // of the metrics
-	log    lockedBuffer
+	log    logtest.Buffer
 
 	mu     sync.Mutex
 	status privsep.Status

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +10,11 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"tabard/internal/count"
+	"tabard/internal/logging/logtest"
 	"tabard/internal/privsep"
 	"tabard/lookup"
 	"tabard/smtpd"
@@ -123,7 +122,7 @@ func TestHostileProcesses(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			var log lockedBuffer
+			var log logtest.Buffer
 			s, addr := silent(t, Options{Timeout: 200 * time.Millisecond, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			attach(t, s, procSMTPD, values, nil)
 			attach(t, s, procLookup, func(context.Context) ([][]float64, error) { return nil, nil }, meter{lookup.Figures{
@@ -146,24 +145,6 @@ func TestHostileProcesses(t *testing.T) {
 			}
 		})
 	}
-}
-
-// lockedBuffer collects a log.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 type meter struct{ f lookup.Figures }
