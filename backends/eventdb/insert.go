@@ -89,7 +89,7 @@ func (d dialect) insert(ctx context.Context, tx *sql.Tx, prepared *statements, k
 	} else {
 		var s *sql.Stmt
 		if s, err = prepared.of(ctx, statement{k, len(list)}); err == nil {
-			r, err = tx.StmtContext(ctx, s).ExecContext(ctx, values(list, batch)...)
+			r, err = tx.StmtContext(ctx, s).ExecContext(ctx, d.values(list, batch)...)
 		}
 	}
 	if err != nil {
@@ -98,8 +98,8 @@ func (d dialect) insert(ctx context.Context, tx *sql.Tx, prepared *statements, k
 	return r.RowsAffected()
 }
 
-// values are the parameters of events for SQLite.
-func values(list []eventlog.Event, batch int64) (args []any) {
+// values are the parameters of events, one after the other.
+func (d dialect) values(list []eventlog.Event, batch int64) (args []any) {
 	for _, e := range list {
 		fields := e.Fields()
 		if args == nil {
@@ -112,7 +112,7 @@ func values(list []eventlog.Event, batch int64) (args []any) {
 			case *int64:
 				args = append(args, *v)
 			case *time.Time:
-				args = append(args, v.UnixMilli())
+				args = append(args, d.time(*v))
 			}
 		}
 		args = append(args, batch)
