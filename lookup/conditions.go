@@ -82,7 +82,7 @@ func otherLabels(domain string) string {
 		return ""
 	}
 	if other == domain {
-		if other, err = idna.Lookup.ToUnicode(domain); err != nil || other == domain {
+		if other = address.Unicode(domain); other == domain {
 			return ""
 		}
 	}
