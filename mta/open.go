@@ -97,7 +97,7 @@ func (p policy) failure(ref *refusal) *failure {
 // may ask for less, or for a certificate that this server does have.
 func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string) (*session, *refusal) {
 	place := placeOf(d, h, addr)
-	if until, why, ok := m.penalties.admit(place, d.urged); !ok {
+	if until, why, ok := m.penalties.enter(place, d.urged); !ok {
 		return nil, &refusal{err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
 	}
 	var s *session
@@ -127,7 +127,7 @@ func (m *MTA) openAddr(ctx context.Context, d *destination, h *host, addr string
 func (m *MTA) attempt(ctx context.Context, d *destination, h *host, addr string, o opening) (*session, *refusal) {
 	network, address := m.at(h, addr, o)
 	place := routePlace(d, addr, address)
-	until, why, ok := m.penalties.admit(place, d.urged)
+	until, why, ok := m.penalties.enter(place, d.urged)
 	if !ok {
 		return nil, &refusal{fault: faultConnect, err: fmt.Errorf("not tried again yet: %s", why), until: until, silent: true}
 	}

@@ -36,14 +36,9 @@ func newPenalties(now func() time.Time) *penalties {
 }
 
 // enter asks whether a place may be tried. If not, it returns until when, and
-// why. If so, good or bad must follow, or leave when neither can be said.
-func (p *penalties) enter(place string) (until time.Time, why string, ok bool) {
-	return p.admit(place, false)
-}
-
-// admit is enter. An urged attempt does not wait for the end of a penalty; its fault
-// does not raise it.
-func (p *penalties) admit(place string, urged bool) (until time.Time, why string, ok bool) {
+// why. If so, good or bad must follow, or leave when neither can be said. An urged
+// attempt does not wait for the end of a penalty; its fault does not raise it.
+func (p *penalties) enter(place string, urged bool) (until time.Time, why string, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	e := p.at[place]

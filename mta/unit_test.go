@@ -17,10 +17,10 @@ func TestPenalties(t *testing.T) {
 	p := newPenalties(func() time.Time { return now })
 	wants := []time.Duration{15 * time.Second, time.Minute, 135 * time.Second, 240 * time.Second}
 	for i, want := range wants {
-		if _, _, ok := p.enter("a"); !ok {
+		if _, _, ok := p.enter("a", false); !ok {
 			t.Fatalf("fault %d: not let in", i)
 		}
-		if _, _, ok := p.enter("a"); ok && i > 0 {
+		if _, _, ok := p.enter("a", false); ok && i > 0 {
 			t.Errorf("fault %d: two probes at once", i)
 		}
 		if got := p.bad("a", "why").Sub(now); got != want {
@@ -29,7 +29,7 @@ func TestPenalties(t *testing.T) {
 		if got := p.bad("a", "why").Sub(now); got != want {
 			t.Errorf("the same fault counted twice: %s", got)
 		}
-		if until, why, ok := p.enter("a"); ok || why != "why" || until.Sub(now) != want {
+		if until, why, ok := p.enter("a", false); ok || why != "why" || until.Sub(now) != want {
 			t.Errorf("let in during the penalty: %v %q", until, why)
 		}
 		now = now.Add(want)
@@ -41,11 +41,11 @@ func TestPenalties(t *testing.T) {
 		t.Errorf("the longest penalty is %s", last)
 	}
 	now = now.Add(time.Hour)
-	if _, _, ok := p.enter("a"); !ok {
+	if _, _, ok := p.enter("a", false); !ok {
 		t.Fatal("not let in")
 	}
 	p.leave("a")
-	if _, _, ok := p.enter("a"); !ok {
+	if _, _, ok := p.enter("a", false); !ok {
 		t.Error("not let in after a probe that found nothing out")
 	}
 	p.good("a")
