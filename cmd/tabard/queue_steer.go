@@ -216,7 +216,7 @@ func eachSteered(ctx context.Context, q queue.Admin, s queue.Steer, done func(qu
 func (g *globals) printSteered(cmd *cobra.Command, st *steering) error {
 	t := &st.totals
 	if g.json {
-		return withCode(exIOErr, printJSON(cmd.OutOrStdout(), t))
+		return printJSON(cmd.OutOrStdout(), t)
 	}
 	printRefused(cmd.ErrOrStderr(), t.Refused)
 	for _, id := range t.Missing {

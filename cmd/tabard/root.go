@@ -153,17 +153,17 @@ func (g *globals) controlPath() (string, error) {
 	return defaultControl, nil
 }
 
-// printJSON writes v for programs.
+// printJSON writes v for programs. What cannot be written has the code exIOErr.
 func printJSON(w io.Writer, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
-	return enc.Encode(v)
+	return withCode(exIOErr, enc.Encode(v))
 }
 
 // printList writes rows for people, in columns under a heading, or v as JSON.
 func (g *globals) printList(cmd *cobra.Command, v any, head []string, rows [][]string) error {
 	if g.json {
-		return withCode(exIOErr, printJSON(cmd.OutOrStdout(), v))
+		return printJSON(cmd.OutOrStdout(), v)
 	}
-	return withCode(exIOErr, printColumns(cmd.OutOrStdout(), head, rows))
+	return printColumns(cmd.OutOrStdout(), head, rows)
 }

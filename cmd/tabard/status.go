@@ -267,11 +267,11 @@ func tableFaults(t lookup.TableInfo) []string {
 	return faults
 }
 
-// printColumns writes rows under a heading.
+// printColumns writes rows under a heading. What cannot be written has the code exIOErr.
 func printColumns(out io.Writer, head []string, rows [][]string) error {
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, r := range append([][]string{head}, rows...) {
 		_, _ = fmt.Fprintln(w, strings.Join(r, "\t"))
 	}
-	return w.Flush()
+	return withCode(exIOErr, w.Flush())
 }
